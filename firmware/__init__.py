@@ -1,0 +1,1 @@
+"""Code that runs on the devices (`device/`, imports nothing of ours)."""

@@ -1,0 +1,1 @@
+"""Runs under MicroPython too; imports nothing of ours."""

@@ -1,0 +1,1 @@
+"""MQTT to Postgres: nothing is acknowledged before the transaction that stores it has committed."""

@@ -1,0 +1,1 @@
+"""Features, data set, training, TFLite conversion and the model registry."""

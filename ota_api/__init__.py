@@ -1,0 +1,1 @@
+"""HTTP server for devices, operators and CI: identity, registry, signed releases."""

@@ -1,0 +1,1 @@
+"""Dagster code location: from the raw messages to the published model."""

@@ -1,0 +1,1 @@
+"""The `zenthos` command: embedded stack, simulated fleet, replay, benchmarks, demo."""

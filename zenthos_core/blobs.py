@@ -1,0 +1,105 @@
+"""Object storage: a folder with the bucket names of S3, written atomically."""
+
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO, Protocol
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
+
+from zenthos_core.errors import BlobNotFoundError, ConfigurationError
+
+
+class BlobStore(Protocol):
+    """What the platform needs of object storage. Keys are `/`-separated and relative."""
+
+    def put(self, bucket: str, key: str, data: bytes) -> None:
+        """Store an object whole, replacing one of that key."""
+
+    def get(self, bucket: str, key: str) -> bytes:
+        """Read an object whole; BlobNotFoundError where there is none."""
+
+    def open(self, bucket: str, key: str) -> BinaryIO:
+        """Open an object for reading at any offset; BlobNotFoundError where there is none."""
+
+    def exists(self, bucket: str, key: str) -> bool:
+        """Whether there is an object under that key."""
+
+    def keys(self, bucket: str, prefix: str = "") -> Iterator[str]:
+        """Keys of a bucket that begin with `prefix`, sorted."""
+
+
+class FolderStore:
+    """A folder as object store: `root/bucket/key`."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def path(self, bucket: str, key: str) -> Path:
+        """Where an object lies; ValueError for a key that would leave its bucket."""
+        parts = key.split("/")
+        if not all(parts) or {".", ".."} & set(parts) or "\\" in key or "\0" in key:
+            raise ValueError(f"not an object key: {key!r}")
+        return self.root / bucket / key
+
+    def put(self, bucket: str, key: str, data: bytes) -> None:
+        """Write beside the target, flush to disk, rename over it: readers see old or new, whole."""
+        with self._replacing(bucket, key) as file:
+            file.write(data)
+
+    def get(self, bucket: str, key: str) -> bytes:
+        with self.open(bucket, key) as file:
+            return file.read()
+
+    def open(self, bucket: str, key: str) -> BinaryIO:
+        try:
+            return self.path(bucket, key).open("rb")
+        except (FileNotFoundError, IsADirectoryError):
+            raise BlobNotFoundError(f"no object {bucket}/{key}") from None
+
+    def exists(self, bucket: str, key: str) -> bool:
+        return self.path(bucket, key).is_file()
+
+    def keys(self, bucket: str, prefix: str = "") -> Iterator[str]:
+        base = self.root / bucket
+        paths = (p for p in base.rglob("*") if p.is_file() and not p.name.startswith("."))
+        names = sorted(p.relative_to(base).as_posix() for p in paths)
+        return (name for name in names if name.startswith(prefix))
+
+    @contextmanager
+    def _replacing(self, bucket: str, key: str) -> Iterator[BinaryIO]:
+        target = self.path(bucket, key)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
+        try:
+            with temporary.open("xb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(target)
+        finally:
+            temporary.unlink(missing_ok=True)
+        _fsync_folder(target.parent)
+
+
+def _fsync_folder(folder: Path) -> None:
+    """A rename is durable once its folder is on disk."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def open_store(url: str) -> BlobStore:
+    """The store that a URL names.
+
+    Raises:
+        ConfigurationError: for a scheme other than `file`.
+    """
+    parts = urlsplit(url)
+    if parts.scheme != "file":
+        raise ConfigurationError(f"ZENTHOS_BLOB_URL={url}: use file:///absolute/folder")
+    return FolderStore(Path(url2pathname(parts.path)))

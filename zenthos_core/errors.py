@@ -1,0 +1,49 @@
+"""Every error a caller may want to tell apart. The text says what to do next.
+
+Only the HTTP edge knows status codes; only the command line knows exit codes.
+"""
+
+
+class ZenthosError(Exception):
+    """Base of all errors raised on purpose."""
+
+
+class ConfigurationError(ZenthosError):
+    """A setting, tool or port keeps the program from starting."""
+
+
+class InvalidMessageError(ZenthosError):
+    """A device message breaks the wire rules; `reason` is a stable machine-readable word."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(f"{reason}: {detail}")
+        self.reason = reason
+        self.detail = detail
+
+
+class NotFoundError(ZenthosError):
+    """The thing asked for does not exist."""
+
+
+class ConflictError(ZenthosError):
+    """The thing exists already and differs; releases and devices are never overwritten."""
+
+
+class AuthenticationError(ZenthosError):
+    """No token, or one that does not verify."""
+
+
+class PermissionDeniedError(ZenthosError):
+    """The token is good but does not allow this."""
+
+
+class ManifestError(ZenthosError):
+    """A release manifest, its signature or its binary breaks a rule."""
+
+
+class BlobNotFoundError(NotFoundError):
+    """No object under that bucket and key."""
+
+
+class ArchiveError(ZenthosError):
+    """What was read back from the lake is not what was written."""

@@ -1,0 +1,36 @@
+"""Layout of the data lake: which object holds which partition.
+
+Bronze is partitioned by the hour of receipt and never rewritten: rows that come for an hour
+already archived go to the next numbered part. Silver and gold are partitioned by the day of the
+reading and replaced whole.
+"""
+
+from datetime import date, datetime
+from typing import Final
+
+BRONZE: Final = "zenthos-bronze"
+SILVER: Final = "zenthos-silver"
+GOLD: Final = "zenthos-gold"
+FIRMWARE: Final = "zenthos-firmware"
+BUCKETS: Final = (BRONZE, SILVER, GOLD, FIRMWARE)
+
+
+def bronze_key(table: str, hour: datetime, part: int) -> str:
+    """`telemetry/2026/11/23/05.parquet`, then `05.1.parquet` … for what came later."""
+    suffix = f".{part}" if part else ""
+    return f"{table}/{hour:%Y/%m/%d/%H}{suffix}.parquet"
+
+
+def day_key(table: str, day: date) -> str:
+    """`telemetry_cleaned/2026/11/23.parquet`."""
+    return f"{table}/{day:%Y/%m/%d}.parquet"
+
+
+def firmware_key(device_model: str, version: str, suffix: str) -> str:
+    """`esp32-s3/v0.2.1.zip`."""
+    return f"{device_model}/{version}{suffix}"
+
+
+def model_key(device_model: str, name: str, version: str) -> str:
+    """`models/esp32-s3/irrigation/m-20261123-0a1b2c3.tflite`."""
+    return f"models/{device_model}/{name}/{version}.tflite"

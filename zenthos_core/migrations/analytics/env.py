@@ -1,0 +1,3 @@
+from zenthos_core.migrations.environment import run
+
+run()

@@ -1,0 +1,138 @@
+"""Every setting of the platform, typed, read when asked for and never at import.
+
+Order of precedence: environment, `.env`, what `zenthos up` chose (`.zenthos/stack.env`), defaults.
+The names in the environment are these in capitals with `ZENTHOS_` before them.
+"""
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from zenthos_core.errors import ConfigurationError
+
+STACK_ENV = Path(".zenthos/stack.env")
+Port = Annotated[int, Field(ge=1, le=65535)]
+
+
+class Settings(BaseSettings):
+    """Where everything external is, and how the services behave."""
+
+    model_config = SettingsConfigDict(env_prefix="ZENTHOS_", extra="ignore")
+
+    home: Path = Field(Path(".zenthos"), description="State of the embedded stack.")
+    log_level: str = Field("INFO", description="Least severe log level that is written.")
+
+    database_url: SecretStr = Field(
+        SecretStr("postgresql://zenthos@127.0.0.1:5433/zenthos_ops"),
+        description="Operational database.",
+    )
+    analytics_database_url: SecretStr = Field(
+        SecretStr("postgresql://zenthos@127.0.0.1:5433/zenthos_analytics"),
+        description="Analytical database.",
+    )
+    dagster_database_url: SecretStr = Field(
+        SecretStr("postgresql://zenthos@127.0.0.1:5433/dagster"),
+        description="Dagster's runs, events and schedules.",
+    )
+    mlflow_database_url: SecretStr = Field(
+        SecretStr("postgresql://zenthos@127.0.0.1:5433/mlflow"),
+        description="MLflow's runs and registry.",
+    )
+    blob_url: str = Field(
+        "file:///var/lib/zenthos/blobs", description="Object storage: file:///absolute/folder."
+    )
+
+    mqtt_host: str = Field("127.0.0.1", description="Broker, as the services reach it.")
+    mqtt_port: Port = Field(1883, description="Port of the broker, as the services reach it.")
+    mqtt_username: str = Field("svc-ingest", description="Service account of ingest.")
+    mqtt_password: SecretStr = Field(SecretStr(""), description="Password of that account.")
+    mqtt_public_address: str = Field(
+        "127.0.0.1:1883", description="Broker as devices reach it, told to them at registration."
+    )
+    mqtt_password_file: Path | None = Field(
+        None, description="Mosquitto's password file; registration writes device accounts to it."
+    )
+    mqtt_pid_file: Path | None = Field(
+        None, description="Mosquitto's pid file; it is told to read its accounts again."
+    )
+
+    ingest_worker_id: str = Field(
+        "1", description="Names this worker's session at the broker; stable over restarts."
+    )
+    ingest_batch_max: Annotated[int, Field(ge=1, le=20_000)] = Field(
+        2_000, description="Most messages in one transaction."
+    )
+    ingest_batch_wait_ms: Annotated[int, Field(ge=0, le=10_000)] = Field(
+        20, description="Longest time a message waits for others before its transaction."
+    )
+    ingest_metrics_port: Port = Field(9464, description="Prometheus /metrics of ingest.")
+    hot_days: Annotated[int, Field(ge=1, le=90)] = Field(
+        7, description="Days of readings kept in telemetry_hot; older ones go to the archive alone."
+    )
+
+    ota_host: str = Field("127.0.0.1", description="Address the OTA server binds to.")
+    ota_port: Port = Field(8080, description="Port of the OTA server.")
+    ota_url: str = Field("http://127.0.0.1:8080", description="OTA server as others reach it.")
+    token_private_key_file: Path = Field(
+        Path(".zenthos/keys/token.pem"), description="ES256 key that signs tokens (OTA server)."
+    )
+    token_public_key_file: Path = Field(
+        Path(".zenthos/keys/token.pub.pem"), description="ES256 key that verifies tokens."
+    )
+    service_token: SecretStr = Field(
+        SecretStr(""), description="Token with which the lineage publishes releases."
+    )
+    admin_token: SecretStr = Field(
+        SecretStr(""), description="Token with which the command line registers devices."
+    )
+
+    root_public_key_file: Path = Field(
+        Path(".zenthos/keys/root.pub"), description="Ed25519 key that signs keys.json."
+    )
+    trusted_keys_file: Path = Field(
+        Path(".zenthos/keys/keys.json"), description="Release keys, signed by the root key."
+    )
+    model_signing_key_file: Path = Field(
+        Path(".zenthos/keys/model.key"), description="Ed25519 key that signs models (lineage)."
+    )
+
+    mlflow_url: str = Field("http://127.0.0.1:5000", description="MLflow tracking server.")
+    dagster_url: str = Field("http://127.0.0.1:3000", description="Dagster webserver.")
+    postgres_port: Port = Field(5433, description="Port of the embedded Postgres.")
+    dagster_code_port: Port = Field(4000, description="Port of the embedded Dagster code server.")
+
+    @property
+    def dagster_port(self) -> int:
+        """Port of the Dagster webserver, from its URL."""
+        return url_port(self.dagster_url)
+
+    @property
+    def mlflow_port(self) -> int:
+        """Port of the MLflow server, from its URL."""
+        return url_port(self.mlflow_url)
+
+
+def url_port(url: str) -> int:
+    """The port a URL names; ConfigurationError where it names none."""
+    _, _, port = url.rstrip("/").rpartition(":")
+    if not port.isdecimal():
+        raise ConfigurationError(f"{url}: write the port too, such as http://127.0.0.1:3000")
+    return int(port)
+
+
+def load_settings(directory: Path | None = None) -> Settings:
+    """Read the settings that hold in a directory (the current one by default).
+
+    Raises:
+        ConfigurationError: naming each setting that is wrong.
+    """
+    base = directory or Path.cwd()
+    try:
+        return Settings(_env_file=(base / STACK_ENV, base / ".env"))
+    except ValidationError as error:
+        problems = "; ".join(
+            f"ZENTHOS_{'_'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in error.errors()
+        )
+        raise ConfigurationError(problems) from None

@@ -1,0 +1,111 @@
+"""ES256 tokens: who somebody is and what they may do, verified with the public key alone.
+
+A device's token is also its password at the broker, with its id as user name.
+"""
+
+from collections.abc import Collection
+from enum import StrEnum
+from pathlib import Path
+from typing import Final
+
+import jwt
+import msgspec
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from zenthos_core.errors import AuthenticationError, ConfigurationError
+
+ALGORITHM: Final = "ES256"
+ISSUER: Final = "zenthos"
+DEVICE_TOKEN_S: Final = 30 * 24 * 3600
+
+
+class Role(StrEnum):
+    """Who a token speaks for."""
+
+    ADMIN = "admin"
+    OPERATOR = "operator"
+    VIEWER = "viewer"
+    DEVICE = "device"
+
+
+class Identity(msgspec.Struct, frozen=True):
+    """A verified token. `subject` is a device id, a user or a service."""
+
+    subject: str
+    role: Role
+    scopes: frozenset[str] = frozenset()
+
+
+def generate_private_key() -> bytes:
+    """A new P-256 key, PEM (PKCS #8)."""
+    return ec.generate_private_key(ec.SECP256R1()).private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
+
+
+def public_pem(private_pem: bytes) -> bytes:
+    """The public half of a private key, PEM."""
+    key = _load(private_pem)
+    return key.public_key().public_bytes(
+        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
+
+
+def read_pem(path: Path) -> bytes:
+    """Read a key file; ConfigurationError where there is none."""
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise ConfigurationError(f"no token key at {path}: `zenthos up` makes one") from None
+
+
+def issue(
+    private_pem: bytes,
+    subject: str,
+    role: Role,
+    *,
+    now: float,
+    valid_s: int,
+    scopes: Collection[str] = (),
+) -> str:
+    """Sign a token for `subject`, valid from `now` (epoch seconds) for `valid_s` seconds."""
+    claims = {
+        "iss": ISSUER,
+        "sub": subject,
+        "role": role.value,
+        "scope": " ".join(sorted(scopes)),
+        "iat": int(now),
+        "exp": int(now) + valid_s,
+    }
+    return jwt.encode(claims, private_pem, algorithm=ALGORITHM)
+
+
+def verify(public_key_pem: bytes, token: str) -> Identity:
+    """Check signature, algorithm, issuer and expiry.
+
+    Raises:
+        AuthenticationError: whatever is wrong with the token.
+    """
+    try:
+        claims = jwt.decode(
+            token,
+            public_key_pem,
+            algorithms=[ALGORITHM],
+            issuer=ISSUER,
+            options={"require": ["exp", "iat", "sub", "role"]},
+        )
+        return Identity(
+            claims["sub"], Role(claims["role"]), frozenset(claims.get("scope", "").split())
+        )
+    except (jwt.InvalidTokenError, ValueError) as error:
+        raise AuthenticationError(f"token refused: {error}") from None
+
+
+def _load(private_pem: bytes) -> ec.EllipticCurvePrivateKey:
+    key = serialization.load_pem_private_key(private_pem, password=None)
+    if not isinstance(key, ec.EllipticCurvePrivateKey):
+        raise ConfigurationError("the token key is not a P-256 key")
+    return key
