@@ -1,0 +1,54 @@
+# Two commands matter: `make demo` runs the main job, `make test` passes the tests.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+PYTEST := $(BIN)/python -m pytest
+WORKERS ?= 2
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo dev-up dev-down status test test-all check lint types lock clean
+
+help: ## Show this list
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' Makefile
+
+$(READY): requirements.txt pyproject.toml infra/setup.sh
+	@PYTHON="$(PYTHON)" VENV="$(VENV)" sh infra/setup.sh
+	@touch $@
+
+setup: $(READY) ## Make the environment in .venv (locked, hashes checked)
+
+demo: $(READY) ## Run everything once: fleet, ingest, lineage, model, signed release
+	@$(BIN)/zenthos demo
+
+dev-up: $(READY) ## Start the embedded stack and leave it running
+	@$(BIN)/zenthos up
+
+dev-down: $(READY) ## Stop it
+	@$(BIN)/zenthos down
+
+status: $(READY) ## Show the services of the stack
+	@$(BIN)/zenthos status
+
+test: $(READY) ## Run the tests that fit in 15 minutes
+	$(PYTEST) -q -n $(WORKERS) -m "not fault and not bench"
+
+test-all: $(READY) ## Run every test
+	$(PYTEST) -q -n $(WORKERS)
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(READY)
+	$(BIN)/mypy
+
+check: lint types test-all ## What CI runs: ruff, mypy, every test
+
+lock: $(READY) ## Resolve requirements.txt again (needs uv on PATH)
+	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 \
+		--generate-hashes --no-strip-extras --no-emit-index-url --no-header -o requirements.txt
+
+clean: ## Remove the environment and the stack's state (stop the stack first)
+	@if [ -x $(BIN)/zenthos ]; then $(BIN)/zenthos down; fi
+	rm -rf $(VENV) .zenthos

@@ -1,0 +1,39 @@
+#!/bin/sh
+# Makes the virtual environment: locked versions, hashes checked, no root.
+set -eu
+
+say() { printf '%s\n' "$*" >&2; }
+fail() { say "setup: $*"; exit 1; }
+
+command -v "$PYTHON" >/dev/null 2>&1 || fail "$PYTHON not found: install Python 3.11 or later, or name one: make setup PYTHON=/path/to/python3"
+"$PYTHON" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' ||
+    fail "Python 3.11 to 3.13 is needed, $("$PYTHON" -V) found: name another with make setup PYTHON=/path/to/python3"
+
+free_kb=$(df -Pk . | awk 'NR==2 {print $4}')
+[ -x "$VENV/bin/zenthos" ] || [ "$free_kb" -gt 5000000 ] ||
+    fail "the environment needs 5 GB, $((free_kb / 1024)) MB are free here: make room and try again"
+
+# Debian leaves ensurepip out of python3; its pip wheel unpacks without root.
+make_environment() {
+    if "$PYTHON" -c 'import ensurepip' 2>/dev/null; then
+        "$PYTHON" -m venv --clear "$VENV"
+        return
+    fi
+    command -v apt-get >/dev/null 2>&1 || fail "this Python has no ensurepip: install python3-venv and try again"
+    "$PYTHON" -m venv --clear --without-pip "$VENV"
+    work=$(mktemp -d)
+    trap 'rm -rf "$work"' EXIT
+    (cd "$work" && apt-get -qq download python3-pip-whl && dpkg -x python3-pip-whl_*.deb .) ||
+        fail "this Python has no ensurepip and python3-pip-whl cannot be had: install python3-venv and try again"
+    wheel=$(echo "$work"/usr/share/python-wheels/pip-*.whl)
+    "$VENV/bin/python" "$wheel/pip" install -q --no-index "$wheel"
+}
+
+if [ ! -x "$VENV/bin/pip" ]; then
+    say "setup: making $VENV"
+    make_environment
+fi
+say "setup: installing the locked packages (about 1 GB to download the first time, 3 GB on disk) …"
+"$VENV/bin/pip" install --quiet --disable-pip-version-check --require-hashes -r requirements.txt
+"$VENV/bin/pip" install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+say "setup: done"
