@@ -19,12 +19,11 @@ make_environment() {
         "$PYTHON" -m venv --clear "$VENV"
         return
     fi
-    command -v apt-get >/dev/null 2>&1 || fail "this Python has no ensurepip: install python3-venv and try again"
     "$PYTHON" -m venv --clear --without-pip "$VENV"
     work=$(mktemp -d)
     trap 'rm -rf "$work"' EXIT
-    (cd "$work" && apt-get -qq download python3-pip-whl && dpkg -x python3-pip-whl_*.deb .) ||
-        fail "this Python has no ensurepip and python3-pip-whl cannot be had: install python3-venv and try again"
+    sh infra/unpack-debian.sh "$work" python3-pip-whl ||
+        fail "this Python has no ensurepip and its package cannot be had: install python3-venv and try again"
     wheel=$(echo "$work"/usr/share/python-wheels/pip-*.whl)
     "$VENV/bin/python" "$wheel/pip" install -q --no-index "$wheel"
 }
