@@ -47,11 +47,11 @@ class Telemetry(msgspec.Struct, frozen=True, gc=False):
     message_id: UUID
     device_id: str
     sensors: dict[str, float]
-    timestamp: int | float | None = None
+    timestamp: float | None = None
     firmware_version: Label | None = None
     device_model: Label | None = None
     model_version: Label | None = None
-    signal_strength: int | float | None = None
+    signal_strength: float | None = None
     seq: Count | None = None
     backlog: bool = False
 
@@ -70,8 +70,8 @@ class Status(msgspec.Struct, frozen=True, gc=False):
     message_id: UUID
     device_id: str
     status: DeviceStatus
-    timestamp: int | float | None = None
-    uptime_seconds: int | float | None = None
+    timestamp: float | None = None
+    uptime_seconds: float | None = None
     free_heap_bytes: Count | None = None
     boot_count: Count | None = None
     reset_reason: Label | None = None
@@ -87,7 +87,7 @@ class Inference(msgspec.Struct, frozen=True, gc=False):
     model_version: Label
     result: dict[str, object]
     confidence: Annotated[float, msgspec.Meta(ge=0, le=1)]
-    timestamp: int | float | None = None
+    timestamp: float | None = None
     features: list[float] | None = None
 
 
@@ -98,7 +98,7 @@ class Log(msgspec.Struct, frozen=True, gc=False):
     device_id: str
     level: Label
     message: str
-    timestamp: int | float | None = None
+    timestamp: float | None = None
 
 
 Message = Telemetry | Status | Inference | Log
@@ -137,7 +137,7 @@ def parse_payload(message_type: str, payload: bytes) -> Message:
     return message
 
 
-def event_time(timestamp: int | float | None, received_at: float) -> tuple[float, bool]:
+def event_time(timestamp: float | None, received_at: float) -> tuple[float, bool]:
     """The time a message is about, in epoch seconds, and whether its clock is suspect (rule 7)."""
     if timestamp is None or not EARLIEST_EPOCH_S <= timestamp <= received_at + MAX_AHEAD_S:
         return received_at, True
