@@ -1,0 +1,155 @@
+"""The broker: where its programs come from, its files, and how to serve them.
+
+Mosquitto is taken from PATH; where it is not installed, the Debian packages are unpacked into a
+folder without root, with the libraries that the machine lacks.
+"""
+
+import os
+import shutil
+import socket
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from signal import Signals
+from string import Template
+from typing import Final
+
+from zenthos_cli.stack.launch import give_to_service_user, server_command
+from zenthos_core.errors import ConfigurationError
+
+HOST: Final = "127.0.0.1"
+STOP_SIGNAL: Final = Signals.SIGTERM
+"""Mosquitto saves its sessions and queued messages before it ends."""
+
+_INFRA: Final = Path(__file__).parents[2] / "infra"
+_TEMPLATES: Final = _INFRA / "mosquitto"
+_UNPACK: Final = _INFRA / "unpack-debian.sh"
+_PACKAGES: Final = ("mosquitto", "mosquitto-clients")
+_PROGRAMS: Final = ("mosquitto", "mosquitto_sub", "mosquitto_pub")
+_INSTALL_HINT: Final = "install it (sudo apt-get install mosquitto mosquitto-clients) and try again"
+
+
+@dataclass(frozen=True)
+class Mosquitto:
+    """Programs of Mosquitto and the folder of shared libraries they need beside the system's."""
+
+    folders: tuple[Path, ...]
+    libraries: Path | None = None
+
+    def program(self, name: str) -> str:
+        """Path of mosquitto, mosquitto_sub or mosquitto_pub; ConfigurationError if missing."""
+        path = shutil.which(name, path=os.pathsep.join(map(str, self.folders)))
+        if path is None:
+            raise ConfigurationError(f"{name} is missing: {_INSTALL_HINT}")
+        return path
+
+    def environment(self) -> dict[str, str]:
+        """The environment to run them in."""
+        if self.libraries is None:
+            return dict(os.environ)
+        return {**os.environ, "LD_LIBRARY_PATH": str(self.libraries)}
+
+    @property
+    def complete(self) -> bool:
+        """Whether server and clients are all there."""
+        path = os.pathsep.join(map(str, self.folders))
+        return all(shutil.which(name, path=path) for name in _PROGRAMS)
+
+
+def find_mosquitto(unpacked: Path) -> Mosquitto:
+    """Mosquitto of the system, else of the packages unpacked in `unpacked`, unpacking them first.
+
+    Raises:
+        ConfigurationError: where there is neither, saying how to install it.
+    """
+    installed = Mosquitto(tuple(map(Path, [*os.get_exec_path(), "/usr/sbin", "/usr/local/sbin"])))
+    if installed.complete:
+        return installed
+    local = _unpacked(unpacked)
+    if not local.complete:
+        _unpack_packages(unpacked)
+        local = _unpacked(unpacked)
+    return local
+
+
+def _unpacked(folder: Path) -> Mosquitto:
+    libraries = next((folder / "usr/lib").glob("*-linux-gnu*"), None)
+    return Mosquitto((folder / "usr/sbin", folder / "usr/bin"), libraries)
+
+
+def _unpack_packages(folder: Path) -> None:
+    """Unpack beside and rename, so that an interrupted download is never taken for whole."""
+    partial = folder.with_name(f"{folder.name}.{os.getpid()}.partial")
+    argv = ["sh", str(_UNPACK), "--with-dependencies", str(partial), *_PACKAGES]
+    try:
+        done = subprocess.run(argv, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            reason = done.stderr.strip().splitlines() or ["no reason given"]
+            raise ConfigurationError(
+                "Mosquitto is missing and its packages could not be unpacked"
+                f" ({reason[-1]}): {_INSTALL_HINT}"
+            )
+        shutil.rmtree(folder, ignore_errors=True)
+        partial.rename(folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+@dataclass(frozen=True)
+class Broker:
+    """The broker's folder: configuration, accounts, and what it persists."""
+
+    mosquitto: Mosquitto
+    folder: Path
+    port: int
+
+    @property
+    def password_file(self) -> Path:
+        """Accounts: user name and hashed password a line."""
+        return self.folder / "passwords"
+
+    @property
+    def pid_file(self) -> Path:
+        """Written by the broker; SIGHUP to that process makes it read its accounts again."""
+        return self.folder / "data" / "mosquitto.pid"
+
+    @property
+    def config_file(self) -> Path:
+        """Rendered from infra/mosquitto."""
+        return self.folder / "mosquitto.conf"
+
+    def configure(self) -> None:
+        """Write the configuration and access rules; accounts are left as they are."""
+        data_dir = self.folder / "data"
+        data_dir.mkdir(parents=True, exist_ok=True)
+        give_to_service_user(data_dir)
+        self.password_file.touch(mode=0o600)
+        acl_file = self.folder / "acl"
+        acl_file.write_text((_TEMPLATES / "acl").read_text())
+        acl_file.chmod(0o600)
+        template = Template((_TEMPLATES / "mosquitto.conf").read_text())
+        values = {
+            "port": self.port,
+            "data_dir": data_dir,
+            "password_file": self.password_file,
+            "acl_file": acl_file,
+            "pid_file": self.pid_file,
+        }
+        self.config_file.write_text(template.substitute(values))
+
+    def command(self) -> list[str]:
+        """The broker as a foreground process; send it STOP_SIGNAL to stop."""
+        argv = [self.mosquitto.program("mosquitto"), "-c", str(self.config_file)]
+        return server_command(argv, death_signal=STOP_SIGNAL)
+
+    def environment(self) -> dict[str, str]:
+        """The environment to run it in."""
+        return self.mosquitto.environment()
+
+    def accepts_connections(self) -> bool:
+        """Whether something listens on its port."""
+        try:
+            socket.create_connection((HOST, self.port), timeout=2).close()
+        except OSError:
+            return False
+        return True
