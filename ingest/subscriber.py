@@ -1,0 +1,144 @@
+"""One connection to the broker: a persistent session on a shared subscription.
+
+Reading stops while nobody asks for messages, so the socket is the back-pressure: what is not
+read waits at the broker, and memory holds no more than the batches in hand.
+"""
+
+import select
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterable
+from typing import Final, NamedTuple, TypeVar
+
+from ingest import mqtt
+from ingest.mqtt import Connack, Publish, Suback
+from zenthos_core.topics import EVERYTHING_FILTER
+
+SHARED_FILTER: Final = f"$share/ingest/{EVERYTHING_FILTER}"
+SESSION_EXPIRY_S: Final = 7 * 86_400
+KEEP_ALIVE_S: Final = 60
+CONNECT_TIMEOUT_S: Final = 10.0
+READ_BYTES: Final = 256 * 1024
+IDLE_S: Final = 1.0
+
+_Answer = TypeVar("_Answer", Connack, Suback)
+
+
+class Broker(NamedTuple):
+    """Where the broker is and who we are to it."""
+
+    host: str
+    port: int
+    username: str
+    password: str
+    client_id: str
+
+
+class Subscriber:
+    """Messages of the shared subscription, and their acknowledgement.
+
+    One thread receives; any thread may acknowledge. Every method raises OSError, or
+    mqtt.ProtocolError or mqtt.RefusedError, where the connection is of no more use.
+    """
+
+    def __init__(self, broker: Broker, *, clock: Callable[[], float] = time.time) -> None:
+        self._clock = clock
+        self._buffer = b""
+        self._pending: list[Publish] = []
+        self._pending_bytes = 0
+        self._answers: list[mqtt.Answer] = []
+        self._sending = threading.Lock()
+        self._keep_alive_s = KEEP_ALIVE_S
+        self._sent_at = time.monotonic()
+        self._socket = socket.create_connection((broker.host, broker.port), CONNECT_TIMEOUT_S)
+        try:
+            self._open_session(broker)
+        except BaseException:
+            self._socket.close()
+            raise
+
+    def _open_session(self, broker: Broker) -> None:
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._send(
+            mqtt.encode_connect(
+                broker.client_id,
+                broker.username,
+                broker.password,
+                KEEP_ALIVE_S,
+                SESSION_EXPIRY_S,
+            )
+        )
+        connack = self._await(Connack)
+        self._keep_alive_s = connack.keep_alive_s or KEEP_ALIVE_S
+        self._send(mqtt.encode_subscribe(1, [SHARED_FILTER]))
+        self._await(Suback)
+
+    def receive(self, max_messages: int, max_bytes: int, wait_s: float) -> list[Publish]:
+        """Messages in order of arrival, none if none came within a second.
+
+        Collects until a limit is reached, or for `wait_s` after the first message.
+        """
+        deadline = time.monotonic() + (wait_s if self._pending else IDLE_S)
+        while len(self._pending) < max_messages and self._pending_bytes < max_bytes:
+            waiting = bool(self._pending)
+            if not self._read(deadline - time.monotonic()):
+                break
+            if self._pending and not waiting:
+                deadline = time.monotonic() + wait_s
+        self.keep_alive()
+        messages = self._pending[:max_messages]
+        del self._pending[:max_messages]
+        self._pending_bytes = sum(len(m.payload) for m in self._pending)
+        return messages
+
+    def acknowledge(self, packet_ids: Iterable[int]) -> None:
+        """Tell the broker that these are stored."""
+        self._send(mqtt.encode_pubacks(packet_ids))
+
+    def keep_alive(self) -> None:
+        """Send a ping where one is due; for a caller who does not receive for a while."""
+        if time.monotonic() - self._sent_at > self._keep_alive_s / 2:
+            self._send(mqtt.PINGREQ)
+
+    def close(self) -> None:
+        """End the connection; the session stays at the broker."""
+        try:
+            self._send(mqtt.DISCONNECT)
+        except OSError:
+            pass  # the broker left first: there is nobody to tell
+        finally:
+            self._socket.close()
+
+    def _await(self, kind: type[_Answer]) -> _Answer:
+        deadline = time.monotonic() + CONNECT_TIMEOUT_S
+        while True:
+            for packet in self._answers:
+                if isinstance(packet, kind):
+                    self._answers.clear()
+                    return packet
+            if not self._read(deadline - time.monotonic()):
+                raise TimeoutError(f"the broker sent no {kind.__name__} in {CONNECT_TIMEOUT_S} s")
+
+    def _read(self, timeout_s: float) -> bool:
+        """Take in what has arrived; False where nothing did within the timeout."""
+        if not select.select([self._socket], [], [], max(0.0, timeout_s))[0]:
+            return False
+        data = self._socket.recv(READ_BYTES)
+        if not data:
+            raise ConnectionResetError("the broker closed the connection")
+        buffer = self._buffer + data
+        packets, taken = mqtt.split(buffer, self._clock())
+        self._buffer = buffer[taken:]
+        for packet in packets:
+            if isinstance(packet, Publish):
+                self._pending.append(packet)
+                self._pending_bytes += len(packet.payload)
+            else:
+                self._answers.append(packet)
+        return True
+
+    def _send(self, data: bytes) -> None:
+        with self._sending:
+            self._socket.sendall(data)
+            self._sent_at = time.monotonic()
