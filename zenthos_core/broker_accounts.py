@@ -1,64 +1,149 @@
-"""Accounts at the broker: Mosquitto's password file, `user:$7$iterations$salt$hash` a line.
+"""Mosquitto's password file: accounts added and replaced while brokers and writers use it.
 
-PBKDF2 with SHA-512, as mosquitto_passwd writes it. Passwords here are tokens or random words, which
-nobody can guess, so that few iterations do; each connection to the broker costs one computation.
+A line is `user:$7$iterations$salt$hash`, PBKDF2-HMAC-SHA512 (mosquitto_passwd(1)). A new account
+is appended, so that ten thousand devices register in seconds; only a replaced one rewrites the
+file. Writers of all processes take turns by a lock on a file beside it.
 """
 
 import fcntl
 import hashlib
 import os
+import re
 import secrets
+import signal
 from base64 import b64encode
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-ITERATIONS: Final = 101
+from zenthos_core.errors import ConfigurationError
+
+ITERATIONS: Final = 1
+"""Passwords here are tokens and random strings, which no dictionary holds; the broker hashes
+again for every client at each reload, so iterations would cost without adding anything."""
+
 SALT_BYTES: Final = 12
+"""Mosquitto 2.0 refuses any other length."""
+
+_USER: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_LINE: Final = re.compile(rb"[^:\n]+:\$7\$\d+\$[A-Za-z0-9+/]+=*\$[A-Za-z0-9+/]{86}==\n")
 
 
-def hash_password(password: str, salt: bytes) -> str:
-    """Mosquitto's notation of a salted PBKDF2-SHA512 hash."""
-    digest = hashlib.pbkdf2_hmac("sha512", password.encode(), salt, ITERATIONS)
-    return f"$7${ITERATIONS}${b64encode(salt).decode()}${b64encode(digest).decode()}"
-
-
-def set_accounts(path: Path, passwords: Mapping[str, str]) -> None:
-    """Add users, or change their passwords; readers see the file old or new, whole."""
-    new = {
-        user: hash_password(password, secrets.token_bytes(SALT_BYTES))
-        for user, password in passwords.items()
-    }
-    with _locked(path):
-        accounts = _read(path) | new
-        temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-        try:
-            with os.fdopen(
-                os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w"
-            ) as file:
-                file.writelines(f"{user}:{hashed}\n" for user, hashed in accounts.items())
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+def hash_password(password: str, salt: bytes, iterations: int = ITERATIONS) -> str:
+    """The `$7$…` field of an account; `salt` is 12 random bytes."""
+    if len(salt) != SALT_BYTES:
+        raise ValueError(f"salt of {len(salt)} bytes; Mosquitto wants {SALT_BYTES}")
+    digest = hashlib.pbkdf2_hmac("sha512", password.encode(), salt, iterations)
+    return f"$7${iterations}${b64encode(salt).decode()}${b64encode(digest).decode()}"
 
 
 def set_account(path: Path, user: str, password: str) -> None:
-    """Add a user, or change the password."""
+    """Add or replace one account."""
     set_accounts(path, {user: password})
 
 
-def _read(path: Path) -> dict[str, str]:
+def set_accounts(path: Path, passwords: Mapping[str, str]) -> None:
+    """Add or replace accounts, by user name; the broker reads them when told to reload.
+
+    Raises:
+        ValueError: for a user name that could not stand in the file.
+    """
+    lines = {_encode_user(user): _line(user, password) for user, password in passwords.items()}
+    with _locked(path):
+        content = path.read_bytes() if path.exists() else b""
+        torn = bool(content) and not content.endswith(b"\n")
+        if not torn and path.exists() and not any(_holds(content, user) for user in lines):
+            _append(path, b"".join(lines.values()))
+        else:
+            kept = [line for line in content.splitlines(keepends=True) if _keeps(line, lines)]
+            _replace(path, b"".join([*kept, *lines.values()]))
+
+
+def remove_account(path: Path, user: str) -> None:
+    """Remove an account where there is one."""
+    name = _encode_user(user)
+    with _locked(path):
+        content = path.read_bytes() if path.exists() else b""
+        if _holds(content, name):
+            lines = content.splitlines(keepends=True)
+            _replace(path, b"".join(line for line in lines if _keeps(line, {name: b""})))
+
+
+def reload_broker(pid_file: Path) -> bool:
+    """Tell the broker to read its accounts again; False where none is running.
+
+    Raises:
+        ConfigurationError: where the broker belongs to another user.
+    """
     try:
-        lines = path.read_text().splitlines()
-    except FileNotFoundError:
-        return {}
-    return {user: hashed for user, _, hashed in (line.partition(":") for line in lines)}
+        pid = int(pid_file.read_text())
+        os.kill(pid, signal.SIGHUP)
+    except (FileNotFoundError, ValueError, ProcessLookupError):
+        return False
+    except PermissionError:
+        raise ConfigurationError(
+            f"may not signal the broker (pid {pid}): run both as one user, or unset "
+            "ZENTHOS_MQTT_PID_FILE and reload it otherwise"
+        ) from None
+    return True
+
+
+def _encode_user(user: str) -> bytes:
+    if not _USER.fullmatch(user):
+        raise ValueError(f"not a broker user name: {user!r}")
+    return user.encode()
+
+
+def _line(user: str, password: str) -> bytes:
+    return f"{user}:{hash_password(password, secrets.token_bytes(SALT_BYTES))}\n".encode()
+
+
+def _holds(content: bytes, user: bytes) -> bool:
+    return content.startswith(user + b":") or b"\n" + user + b":" in content
+
+
+def _keeps(line: bytes, replaced: Mapping[bytes, bytes]) -> bool:
+    """A line torn by a crash, or of an account that is replaced, goes."""
+    return _LINE.fullmatch(line) is not None and line.partition(b":")[0] not in replaced
+
+
+def _append(path: Path, data: bytes) -> None:
+    with path.open("ab", buffering=0) as file:
+        file.write(data)
+
+
+def _replace(path: Path, content: bytes) -> None:
+    """Write beside and rename; owner and mode stay, so that the broker's user can still read."""
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            if path.exists():
+                before = path.stat()
+                os.fchmod(file.fileno(), before.st_mode & 0o777)
+                _keep_owner(file.fileno(), before)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _keep_owner(descriptor: int, before: os.stat_result) -> None:
+    mine = os.fstat(descriptor)
+    if (mine.st_uid, mine.st_gid) != (before.st_uid, before.st_gid):
+        os.fchown(descriptor, before.st_uid, before.st_gid)
 
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """One writer at a time, over all processes."""
-    with path.with_name(f"{path.name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    """Exclusive among threads and processes; the kernel frees it when its holder dies."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(path.with_name(f".{path.name}.lock"), os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
+    finally:
+        os.close(descriptor)
