@@ -47,3 +47,7 @@ class BlobNotFoundError(NotFoundError):
 
 class ArchiveError(ZenthosError):
     """What was read back from the lake is not what was written."""
+
+
+class TrainingError(ZenthosError):
+    """There is too little to train on, or training or conversion failed."""
