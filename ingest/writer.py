@@ -105,6 +105,8 @@ class Writer:
         Raises:
             psycopg.Error: nothing of the batch is stored.
         """
+        if not batch.received:
+            return Outcome(0, 0, 0)
         hours = set(map(raw_partition, received_at))
         days = set(map(telemetry_partition, batch.telemetry_days))
         self._partitions.ensure(self._connection, hours | days)
