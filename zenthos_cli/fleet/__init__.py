@@ -1,0 +1,1 @@
+"""The fleet: simulated devices, and recorded measurements sent as if by devices."""

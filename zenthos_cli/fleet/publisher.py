@@ -1,0 +1,101 @@
+"""A fleet's sessions at the broker, all in one event loop."""
+
+import asyncio
+import random
+import resource
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from contextlib import asynccontextmanager
+
+from zenthos_cli.fleet.mqtt import Message
+from zenthos_cli.fleet.session import Broker, Counters, Credentials, Session
+from zenthos_core.errors import ConfigurationError
+
+SPARE_FILES = 128
+CLOSE_TIMEOUT_S = 5.0
+StatusMessage = Callable[[str, str], Message]
+"""(device id, `online` or `offline`) → what to publish."""
+
+
+def allow_connections(count: int) -> None:
+    """Raise the limit of open files so that `count` connections fit.
+
+    Raises:
+        ConfigurationError: where the system does not allow as many.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = count + SPARE_FILES
+    if hard != resource.RLIM_INFINITY and needed > hard:
+        raise ConfigurationError(
+            f"{count} devices need {needed} open files and the limit is {hard}: "
+            "raise it (`ulimit -Hn`) or simulate fewer devices"
+        )
+    if soft != resource.RLIM_INFINITY and needed > soft:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
+
+
+class Publisher:
+    """Publishes for many devices; made by `connected`."""
+
+    def __init__(self, sessions: Mapping[str, Session], counters: Counters) -> None:
+        self._sessions = sessions
+        self.counters = counters
+
+    async def publish(self, device_id: str, message: Message) -> None:
+        """Queue a message of a device, waiting while its queue is full."""
+        await self._sessions[device_id].publish(message)
+
+    async def drain(self) -> None:
+        """Wait until the broker has acknowledged everything."""
+        for session in self._sessions.values():
+            await session.drain()
+
+
+@asynccontextmanager
+async def connected(
+    broker: Broker,
+    accounts: Iterable[Credentials],
+    status: StatusMessage,
+    rng: random.Random,
+) -> AsyncIterator[Publisher]:
+    """Sessions of all accounts, each `online` while it lasts.
+
+    On a normal end everything is acknowledged and each device has said `offline`. The failure of
+    one session, see `Session.run`, ends all of them.
+    """
+    counters = Counters()
+    sessions = {
+        account.device_id: _session(broker, account, status, counters, rng) for account in accounts
+    }
+    allow_connections(len(sessions))
+    publisher = Publisher(sessions, counters)
+    try:
+        async with asyncio.TaskGroup() as group:
+            running = [group.create_task(session.run()) for session in sessions.values()]
+            yield publisher
+            for device_id in sessions:
+                await publisher.publish(device_id, status(device_id, "offline"))
+            await publisher.drain()
+            for session in sessions.values():
+                session.close()
+            _, late = await asyncio.wait(running, timeout=CLOSE_TIMEOUT_S)
+            for task in late:
+                task.cancel()
+    except ExceptionGroup as failures:
+        raise failures.exceptions[0] from None
+
+
+def _session(
+    broker: Broker,
+    account: Credentials,
+    status: StatusMessage,
+    counters: Counters,
+    rng: random.Random,
+) -> Session:
+    return Session(
+        broker,
+        account,
+        greeting=lambda: status(account.device_id, "online"),
+        will=lambda: status(account.device_id, "offline"),
+        counters=counters,
+        rng=rng,
+    )
