@@ -12,7 +12,9 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from zenthos_core.errors import ConfigurationError
 
-STACK_ENV = Path(".zenthos/stack.env")
+STACK_ENV = "stack.env"
+"""File in `home` that holds what `zenthos up` chose."""
+
 Port = Annotated[int, Field(ge=1, le=65535)]
 
 
@@ -122,15 +124,21 @@ def url_port(url: str) -> int:
     return int(port)
 
 
-def load_settings(directory: Path | None = None) -> Settings:
+def load_settings(directory: Path | None = None, *, with_stack: bool = True) -> Settings:
     """Read the settings that hold in a directory (the current one by default).
+
+    `with_stack` false leaves out what `zenthos up` chose: only what the user has set.
 
     Raises:
         ConfigurationError: naming each setting that is wrong.
     """
     base = directory or Path.cwd()
     try:
-        return Settings(_env_file=(base / STACK_ENV, base / ".env"))
+        own = Settings(_env_file=base / ".env")
+        if not with_stack:
+            return own
+        home = base / own.home
+        return Settings(_env_file=(home / STACK_ENV, base / ".env"))
     except ValidationError as error:
         problems = "; ".join(
             f"ZENTHOS_{'_'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in error.errors()

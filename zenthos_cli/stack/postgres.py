@@ -3,6 +3,7 @@
 The wheel's programs are called directly: its own start is socket-only.
 """
 
+import shutil
 import subprocess
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -48,23 +49,26 @@ class PostgresCluster:
         return f"postgresql://{ROLE}:{self.password}@{HOST}:{self.port}/{database}"
 
     def initialise(self) -> None:
-        """Make the cluster where there is none yet.
+        """Make the cluster where there is none yet, whole or not at all.
 
         Raises:
             ConfigurationError: with initdb's words, such as a full disk or a folder out of reach.
         """
         if (self.data_dir / "PG_VERSION").exists():
             return
-        self.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        give_to_service_user(self.data_dir)
-        password_file = self.data_dir.with_name(f"{self.data_dir.name}.password")
-        password_file.touch(mode=0o600)
-        give_to_service_user(password_file)
+        partial = self.data_dir.with_name(f"{self.data_dir.name}.partial")
+        password_file = partial.with_suffix(".password")
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(mode=0o700, parents=True)
+        give_to_service_user(partial)
         try:
+            password_file.touch(mode=0o600)
+            give_to_service_user(password_file)
             password_file.write_text(self.password)
-            self._initdb(password_file)
+            self._initdb(partial, password_file)
+            partial.rename(self.data_dir)
         finally:
-            password_file.unlink()
+            password_file.unlink(missing_ok=True)
 
     def command(self) -> list[str]:
         """The server as a foreground process; send it STOP_SIGNAL to stop."""
@@ -97,15 +101,18 @@ class PostgresCluster:
         return True
 
     def create_databases(self, names: Iterable[str]) -> None:
-        """Create those that do not exist yet."""
-        with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
-            rows = connection.execute("SELECT datname FROM pg_database").fetchall()
-            for name in set(names) - {row[0] for row in rows}:
-                connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+        """Create those that do not exist yet; ConfigurationError with the server's reason."""
+        try:
+            with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
+                rows = connection.execute("SELECT datname FROM pg_database").fetchall()
+                for name in set(names) - {row[0] for row in rows}:
+                    connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+        except psycopg.Error as error:
+            raise ConfigurationError(f"could not create the databases: {error}") from None
 
-    def _initdb(self, password_file: Path) -> None:
+    def _initdb(self, folder: Path, password_file: Path) -> None:
         argv = [
-            *(program("initdb"), "-D", str(self.data_dir), "-U", ROLE),
+            *(program("initdb"), "-D", str(folder), "-U", ROLE),
             *("--auth=scram-sha-256", f"--pwfile={password_file}"),
             *("--encoding=UTF8", "--locale=C"),
             *([] if self.durable else ["--no-sync"]),
@@ -113,7 +120,7 @@ class PostgresCluster:
         done = subprocess.run(tool_command(argv), capture_output=True, text=True, check=False)
         if done.returncode != 0:
             raise ConfigurationError(
-                f"could not make a Postgres cluster in {self.data_dir}: {done.stderr.strip()}"
+                f"could not make a Postgres cluster in {folder}: {done.stderr.strip()}"
             )
 
 

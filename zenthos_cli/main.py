@@ -1,0 +1,100 @@
+"""The `zenthos` command. Each command imports what it needs when it runs, so that help is quick."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import click
+import typer
+from rich.console import Console
+from typer.core import TyperGroup
+
+from zenthos_core import __version__
+from zenthos_core.errors import ZenthosError
+
+INTERRUPTED_EXIT_CODE = 130
+"""128 + SIGINT, as shells report it."""
+
+
+class ReportingGroup(TyperGroup):
+    """Commands whose expected errors are one message in red, with no traceback."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command; exit code 1 for an error that we foresaw, 130 for Ctrl-C."""
+        try:
+            return super().invoke(ctx)
+        except ZenthosError as error:
+            Console(stderr=True).print(str(error), style="red", markup=False, highlight=False)
+            sys.exit(1)
+        except KeyboardInterrupt:
+            Console(stderr=True).print("interrupted", style="yellow")
+            sys.exit(INTERRUPTED_EXIT_CODE)
+
+
+app = typer.Typer(
+    name="zenthos",
+    cls=ReportingGroup,
+    help="Farm sensor fleets, from the first reading to a signed model.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    typer.echo(__version__)
+
+
+@app.command()
+def up() -> None:
+    """Start the embedded stack and return once every service is ready."""
+    from zenthos_cli.stack.control import Stack, urls
+    from zenthos_cli.stack.display import LiveDisplay, status_table
+
+    console = Console(highlight=False)
+    stack = Stack(Path.cwd())
+    with LiveDisplay(console) as display:
+        started = stack.up(display)
+    status = stack.status()
+    if status is not None:
+        console.print(status_table(status))
+    console.print("\nthe stack is ready" if started else "\nthe stack runs already")
+    for name, url in urls(stack.settings()).items():
+        console.print(f"  {name:<8} {url}")
+    console.print(f"  {'logs':<8} {stack.files().logs}")
+
+
+@app.command()
+def down() -> None:
+    """Stop the embedded stack; what it has stored stays."""
+    from zenthos_cli.stack.control import Stack
+    from zenthos_cli.stack.display import LiveDisplay
+
+    console = Console(highlight=False)
+    with LiveDisplay(console) as display:
+        stopped = Stack(Path.cwd()).down(display)
+    console.print(f"stopped {', '.join(stopped)}" if stopped else "nothing was running")
+
+
+@app.command()
+def status(
+    as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
+) -> None:
+    """Show the services of the stack; exit code 1 unless all are ready."""
+    import msgspec
+
+    from zenthos_cli.stack.control import Stack
+    from zenthos_cli.stack.display import status_table
+
+    current = Stack(Path.cwd()).status()
+    if as_json:
+        typer.echo(msgspec.json.encode(current))
+    elif current is None:
+        typer.echo("the stack is not running: start it with `zenthos up`")
+    else:
+        Console(highlight=False).print(status_table(current))
+    if current is None or not current.ready():
+        raise typer.Exit(1)

@@ -1,0 +1,42 @@
+"""What is looked at before anything starts, so that a start does not fail half-way."""
+
+import shutil
+import socket
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final
+
+from zenthos_cli.stack.plan import Service
+from zenthos_core.errors import ConfigurationError
+
+MIN_FREE_BYTES: Final = 1_000_000_000
+
+
+def check_disk(home: Path) -> None:
+    """ConfigurationError where there is too little room for databases, archive and logs."""
+    free = shutil.disk_usage(home).free
+    if free < MIN_FREE_BYTES:
+        raise ConfigurationError(
+            f"the disk of {home} is nearly full: {free // 1_000_000} MB are free,"
+            f" {MIN_FREE_BYTES // 1_000_000} MB are needed; make room or set ZENTHOS_HOME"
+        )
+
+
+def check_ports(services: Iterable[Service]) -> None:
+    """ConfigurationError naming each port that another program has, and how to move ours."""
+    busy = [
+        f"port {service.port} ({service.name}) is in use by another program:"
+        f" end it, or set {service.port_setting}"
+        for service in services
+        if service.port is not None and _in_use(service.port)
+    ]
+    if busy:
+        raise ConfigurationError("\n".join(busy))
+
+
+def _in_use(port: int) -> bool:
+    try:
+        socket.create_server(("127.0.0.1", port)).close()
+    except OSError:
+        return True
+    return False
