@@ -64,7 +64,7 @@ class Settings(BaseSettings):
         "1", description="Names this worker's session at the broker; stable over restarts."
     )
     ingest_batch_max: Annotated[int, Field(ge=1, le=20_000)] = Field(
-        2_000, description="Most messages in one transaction."
+        5_000, description="Most messages in one transaction."
     )
     ingest_batch_wait_ms: Annotated[int, Field(ge=0, le=10_000)] = Field(
         20, description="Longest time a message waits for others before its transaction."
