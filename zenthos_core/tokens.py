@@ -3,6 +3,8 @@
 A device's token is also its password at the broker, with its id as user name.
 """
 
+import hashlib
+from base64 import urlsafe_b64encode
 from collections.abc import Collection
 from enum import StrEnum
 from pathlib import Path
@@ -54,6 +56,14 @@ def public_pem(private_pem: bytes) -> bytes:
     )
 
 
+def public_jwk(public_key_pem: bytes) -> dict[str, str]:
+    """A public key as JWK (RFC 7517), for those who verify our tokens elsewhere."""
+    key = serialization.load_pem_public_key(public_key_pem)
+    if not isinstance(key, ec.EllipticCurvePublicKey):
+        raise ConfigurationError("the token key is not a P-256 key")
+    return {**_coordinates(key), "kid": _thumbprint(key), "use": "sig", "alg": ALGORITHM}
+
+
 def read_pem(path: Path) -> bytes:
     """Read a key file; ConfigurationError where there is none."""
     try:
@@ -80,7 +90,9 @@ def issue(
         "iat": int(now),
         "exp": int(now) + valid_s,
     }
-    return jwt.encode(claims, private_pem, algorithm=ALGORITHM)
+    key = _load(private_pem)
+    headers = {"kid": _thumbprint(key.public_key())}
+    return jwt.encode(claims, key, algorithm=ALGORITHM, headers=headers)
 
 
 def verify(public_key_pem: bytes, token: str) -> Identity:
@@ -102,6 +114,22 @@ def verify(public_key_pem: bytes, token: str) -> Identity:
         )
     except (jwt.InvalidTokenError, ValueError) as error:
         raise AuthenticationError(f"token refused: {error}") from None
+
+
+def _coordinates(key: ec.EllipticCurvePublicKey) -> dict[str, str]:
+    numbers = key.public_numbers()
+    x, y = (_base64url(n.to_bytes(32, "big")) for n in (numbers.x, numbers.y))
+    return {"crv": "P-256", "kty": "EC", "x": x, "y": y}
+
+
+def _thumbprint(key: ec.EllipticCurvePublicKey) -> str:
+    """RFC 7638: names the key in a token's header."""
+    canonical = msgspec.json.encode(_coordinates(key), order="sorted")
+    return _base64url(hashlib.sha256(canonical).digest())
+
+
+def _base64url(data: bytes) -> str:
+    return urlsafe_b64encode(data).rstrip(b"=").decode()
 
 
 def _load(private_pem: bytes) -> ec.EllipticCurvePrivateKey:

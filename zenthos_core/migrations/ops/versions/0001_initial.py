@@ -176,6 +176,9 @@ CREATE TABLE release_targets (
   UNIQUE (device_model, kind, name, version),
   UNIQUE (device_model, kind, release_counter)
 );
+-- A firmware version names one image of a device model, whatever its kind and name.
+CREATE UNIQUE INDEX release_targets_firmware ON release_targets (device_model, version)
+  WHERE kind <> 'model';
 """
 
 
