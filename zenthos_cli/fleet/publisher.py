@@ -12,6 +12,10 @@ from zenthos_core.errors import ConfigurationError
 
 SPARE_FILES = 128
 CLOSE_TIMEOUT_S = 5.0
+MAX_OUTSTANDING = 20_000
+"""Messages of all devices that wait for their acknowledgement: bounds memory."""
+TURN = 200
+"""Messages after which the sockets get their turn."""
 StatusMessage = Callable[[str, str], Message]
 """(device id, `online` or `offline`) → what to publish."""
 
@@ -38,11 +42,23 @@ class Publisher:
 
     def __init__(self, sessions: Mapping[str, Session], counters: Counters) -> None:
         self._sessions = sessions
+        self._turn = 0
         self.counters = counters
 
     async def publish(self, device_id: str, message: Message) -> None:
-        """Queue a message of a device, waiting while its queue is full."""
+        """Queue a message of a device, waiting while its queue or the fleet's is full."""
         await self._sessions[device_id].publish(message)
+        self._turn = (self._turn + 1) % TURN
+        if not self._turn:
+            await asyncio.sleep(0)
+        if self.counters.outstanding >= MAX_OUTSTANDING:
+            await self._ease()
+
+    async def _ease(self) -> None:
+        """Wait for many acknowledgements at once: to wake up for each one costs half the speed."""
+        while self.counters.outstanding > MAX_OUTSTANDING // 2:
+            self.counters.progress.clear()
+            await self.counters.progress.wait()
 
     async def drain(self) -> None:
         """Wait until the broker has acknowledged everything."""

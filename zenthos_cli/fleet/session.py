@@ -62,6 +62,9 @@ class Counters:
     acknowledged: int = 0
     resent: int = 0
     connects: int = 0
+    outstanding: int = 0
+    progress: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set whenever something was acknowledged."""
 
 
 class _Link(asyncio.Protocol):
@@ -152,6 +155,7 @@ class Session:
         while len(self._waiting) + len(self._unacknowledged) >= 2 * self._broker.window:
             await self._change()
         self._waiting.append(message)
+        self._counters.outstanding += 1
         self._pump_soon()
 
     async def drain(self) -> None:
@@ -221,6 +225,7 @@ class Session:
         self._window = min(self._broker.window, answer.receive_maximum)
         self._counters.connects += 1
         self._waiting.appendleft(self._greeting())
+        self._counters.outstanding += 1
         self._link = link
         self._pump()
         return link
@@ -258,6 +263,8 @@ class Session:
                 f"{mqtt.reason_text(ack.reason)}; a device may publish only under its own id"
             )
         self._counters.acknowledged += 1
+        self._counters.outstanding -= 1
+        self._counters.progress.set()
 
     def _pump_soon(self) -> None:
         """Write once for all messages that are published before the loop comes round again."""

@@ -66,7 +66,8 @@ def initial_water(soil: Soil, rng: np.random.Generator) -> Array:
 
 def content(water: Array) -> Array:
     """Volumetric water content in m³/m³ of storage in mm."""
-    return water / THICKNESS_MM
+    theta: Array = water / THICKNESS_MM
+    return theta
 
 
 def depletion(soil: Soil, water: Array) -> Array:

@@ -21,13 +21,16 @@ LATENT_HEAT_MJ_KG: Final = 2.45
 
 @dataclass(frozen=True)
 class Climate:
-    """What a place is like over the years. Temperatures in °C, spells in hours, rain in mm/h."""
+    """What a place is like over the years. Temperatures in °C, spells in hours, rain in mm/h.
 
-    latitude: float = 39.1
-    longitude: float = -96.6
-    mean_temperature: float = 14.0
-    seasonal_amplitude: float = 11.0
-    diurnal_amplitude: float = 6.0
+    The default is like the Bajío of Mexico: warm and semi-arid, so that soil dries in any month.
+    """
+
+    latitude: float = 20.6
+    longitude: float = -100.4
+    mean_temperature: float = 19.0
+    seasonal_amplitude: float = 5.0
+    diurnal_amplitude: float = 8.0
     dry_spell_h: float = 110.0
     wet_spell_h: float = 5.0
     rain_intensity: float = 2.0
