@@ -1,0 +1,174 @@
+"""decode and batch: every message ends exactly once as stored, duplicate or quarantined."""
+
+import json
+import uuid
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from ingest.batch import DAY_S, Batch, build_batch
+from ingest.decode import decode, is_downward
+from ingest.mqtt import Publish
+from tests.ingest.messages import (
+    BAD,
+    DEVICE,
+    NOW,
+    REGISTRY,
+    SENSORS,
+    inference,
+    log,
+    publish,
+    status,
+    telemetry,
+    topic,
+)
+from zenthos_core.errors import InvalidMessageError
+
+HOT_DAYS = 7
+DAY = int(NOW // DAY_S)
+KEY = (DAY, DEVICE)
+
+REASONS = {reason for reason, _, _ in BAD.values()}
+
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=20)
+    | st.sampled_from([DEVICE, "field-02", str(uuid.uuid4()), "online", 10**400, -(2**70)]),
+    lambda children: (
+        st.lists(children, max_size=3) | st.dictionaries(st.text(max_size=10), children, max_size=3)
+    ),
+    max_leaves=8,
+)
+FIELDS = st.sampled_from(
+    [
+        *("message_id", "device_id", "sensors", "timestamp", "firmware_version", "seq", "backlog"),
+        *("status", "uptime_seconds", "free_heap_bytes", "boot_count", "reset_reason"),
+        *("model_version", "result", "confidence", "features", "level", "message"),
+        "signal_strength",
+    ]
+)
+MAKERS = st.sampled_from([telemetry, status, inference, log])
+TYPES = st.sampled_from(["telemetry", "status", "inference", "logs", "ota", "weather"])
+
+
+@st.composite
+def any_message(draw: st.DrawFn) -> Publish:
+    """From a perfect message over one with a field replaced by anything to plain noise."""
+    to = draw(TYPES.map(topic) | st.binary(max_size=30) | st.just(topic(device_id="stranger")))
+    document: dict[str, Any] = json.loads(draw(MAKERS)())
+    document |= draw(st.dictionaries(FIELDS, JSON, max_size=2))
+    encoded = json.dumps(document).encode()
+    payload = draw(st.just(encoded) | st.binary(max_size=50) | JSON.map(json.dumps).map(str.encode))
+    return publish(payload, to, received_at=NOW + draw(st.floats(0, 2 * DAY_S)))
+
+
+def total(batch: Batch) -> tuple[int, int, int, int]:
+    return (
+        batch.staged.total(),
+        batch.stored.total(),
+        batch.duplicate.total(),
+        batch.quarantined.total(),
+    )
+
+
+@given(st.lists(any_message(), max_size=8))
+@settings(suppress_health_check=[HealthCheck.too_slow])  # the first text takes a second
+def test_every_message_ends_exactly_once(messages: list[Publish]) -> None:
+    batch = build_batch(messages, REGISTRY, HOT_DAYS)
+    ours = [m for m in messages if not is_downward(m.topic)]
+    assert batch.received == len(ours)
+    assert batch.staged.total() == len(batch.telemetry) + len(batch.inference)
+    assert batch.quarantined.total() == len(batch.quarantine) == batch.reasons.total()
+    assert len(batch.raw) + len(batch.quarantine) == len(ours)
+
+
+@given(any_message())
+@settings(suppress_health_check=[HealthCheck.too_slow])
+def test_decode_raises_nothing_but_invalid_message(message: Publish) -> None:
+    try:
+        _, device, decoded = decode(message, REGISTRY)
+    except InvalidMessageError as error:
+        assert error.reason in REASONS  # noqa: PT017
+    else:
+        assert decoded.device_id == device.id
+
+
+@given(st.lists(st.sampled_from([telemetry(), telemetry(), status(), inference()]), max_size=12))
+def test_the_same_message_id_in_a_batch_is_a_duplicate(payloads: list[bytes]) -> None:
+    types = {"sensors": "telemetry", "status": "status", "result": "inference"}
+    messages = [
+        publish(p, topic(next(t for field, t in types.items() if field in json.loads(p))))
+        for p in payloads
+    ]
+    batch = build_batch(messages, REGISTRY, HOT_DAYS)
+    assert batch.duplicate.total() == len(payloads) - len(set(payloads))
+    assert len(batch.raw) == len(payloads)
+
+
+@pytest.mark.parametrize("what", BAD)
+def test_bad_input_is_quarantined_with_its_reason(what: str) -> None:
+    reason, to, payload = BAD[what]
+    good = [publish(telemetry()), publish(telemetry())]
+    batch = build_batch([good[0], publish(payload, to), good[1]], REGISTRY, HOT_DAYS)
+    assert batch.reasons == {reason: 1}
+    assert total(batch) == (2, 0, 0, 1)
+
+
+def test_what_names_no_registered_device_is_counted_apart() -> None:
+    stranger = publish(telemetry(device_id="stranger"), topic(device_id="stranger"))
+    nowhere = publish(telemetry(), b"elsewhere")
+    broken = publish(b"{", topic())
+    batch = build_batch([stranger, nowhere, broken], REGISTRY, HOT_DAYS)
+    assert batch.quarantined == {(DAY, ""): 2, KEY: 1}
+
+
+@pytest.mark.parametrize("kind", ["ota", "ack"])
+def test_what_goes_down_to_devices_is_not_counted(kind: str) -> None:
+    batch = build_batch([publish(b"anything", topic(kind))], REGISTRY, HOT_DAYS)
+    assert batch.received == 0
+    assert batch.raw == []
+
+
+def test_a_reading_older_than_the_hot_window_goes_to_the_outbox_alone() -> None:
+    old = publish(telemetry(timestamp=NOW - (HOT_DAYS + 1) * DAY_S))
+    batch = build_batch([old], REGISTRY, HOT_DAYS)
+    assert total(batch) == (0, 1, 0, 0)
+    assert len(batch.raw) == 1
+    assert batch.telemetry == []
+    assert batch.readings == {}
+
+
+def test_status_and_logs_are_stored_at_once() -> None:
+    messages = [publish(status(), topic("status")), publish(log(), topic("logs"))]
+    batch = build_batch(messages, REGISTRY, HOT_DAYS)
+    assert batch.stored == {KEY: 2}
+    assert list(batch.statuses) == [DEVICE]
+
+
+def test_the_newest_reading_moves_the_state_and_a_backlog_never() -> None:
+    newest = publish(telemetry(timestamp=NOW - 1, sensors=SENSORS | {"battery_voltage": 4.0}))
+    older = publish(telemetry(timestamp=NOW - 60))
+    backlog = publish(telemetry(timestamp=NOW, backlog=True), received_at=NOW + 1)
+    batch = build_batch([older, newest, older, backlog], REGISTRY, HOT_DAYS)
+    assert batch.readings[DEVICE].time == NOW - 1
+    assert batch.readings[DEVICE].message.sensors["battery_voltage"] == 4.0
+    assert batch.last_seen[DEVICE] == NOW + 1
+
+
+@pytest.mark.parametrize(
+    ("timestamp", "ahead"), [(NOW - 1, False), (NOW + 1, True), (..., True), (0, True)]
+)
+def test_a_clock_ahead_of_ours_or_suspect_is_noted(timestamp: float, ahead: bool) -> None:
+    batch = build_batch([publish(telemetry(timestamp=timestamp))], REGISTRY, HOT_DAYS)
+    assert batch.clock_ahead is ahead
+
+
+def test_the_ledger_counts_by_the_day_of_receipt() -> None:
+    late = publish(telemetry(timestamp=NOW), received_at=NOW + DAY_S)
+    batch = build_batch([publish(telemetry()), late], REGISTRY, HOT_DAYS)
+    assert batch.staged == {KEY: 1, (DAY + 1, DEVICE): 1}
