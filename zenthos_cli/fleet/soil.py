@@ -73,7 +73,8 @@ def content(water: Array) -> Array:
 def depletion(soil: Soil, water: Array) -> Array:
     """[devices]: 0 at field capacity, 1 at wilting point, over the root zone of 20 and 40 cm."""
     theta, full = content(water)[:, 1:].mean(axis=1), soil.field_capacity[:, 1:].mean(axis=1)
-    return (full - theta) / (full - soil.wilting_point[:, 1:].mean(axis=1))
+    share: Array = (full - theta) / (full - soil.wilting_point[:, 1:].mean(axis=1))
+    return share
 
 
 def advance(
