@@ -74,9 +74,10 @@ def down() -> None:
     from zenthos_cli.stack.display import LiveDisplay
 
     console = Console(highlight=False)
-    with LiveDisplay(console) as display:
-        stopped = Stack(Path.cwd()).down(display)
-    console.print(f"stopped {', '.join(stopped)}" if stopped else "nothing was running")
+    stack = Stack(Path.cwd())
+    with LiveDisplay(console, stack.status()) as display:
+        stopped = stack.down(display)
+    console.print(f"stopped {len(stopped)} services" if stopped else "nothing was running")
 
 
 @app.command()

@@ -25,13 +25,14 @@ _BUSY: Final = (State.STARTING, State.STOPPING, State.RESTARTING)
 
 
 class LiveDisplay:
-    """Progress of a start or stop."""
+    """Progress of a start or stop; without a terminal, a line for each change since `known`."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, known: StackStatus | None = None) -> None:
         self._console = console
         self._live = Live(console=console, transient=True, refresh_per_second=8)
         self._spinners: dict[str, Spinner] = {}
-        self._said: dict[str, State] = {}
+        services = known.services if known else {}
+        self._said = {name: service.state for name, service in services.items()}
 
     def __enter__(self) -> "LiveDisplay":
         if self._console.is_terminal:

@@ -80,8 +80,11 @@ class Supervisor:
         await process.until_ready()
         self._ready(service, process)
         self._up[service.name].set()
+        if service.is_task:
+            await self._forget(service)
+            return
         deaths = Deaths()
-        while not service.is_task:
+        while True:
             code = await process.exited()
             log.warning("%s died with exit code %s", service.name, code)
             deaths = deaths.after(process.served_s)
@@ -116,19 +119,22 @@ class Supervisor:
         self._enter(service, State.DONE if service.is_task else State.READY)
 
     async def _end(self, service: Service) -> None:
-        if service.name in self._running and not service.is_task:
+        failed = self._status.services[service.name].state is State.FAILED
+        if service.name in self._running and not failed:
             self._enter(service, State.STOPPING)
         await self._forget(service)
-        if self._status.services[service.name].state is not State.FAILED:
+        if not failed:
             self._enter(service, State.STOPPED)
 
     async def _forget(self, service: Service) -> None:
         """End what is left of a service."""
-        process = self._running.pop(service.name, None)
+        process = self._running.get(service.name)
         if process is not None:
             await process.end()
+            del self._running[service.name]
             self._keeper.ended(process.pid)
             self._status.services[service.name].process = None
+            self._write_status()
 
     async def _unless_stopping(self, work: Coroutine[Any, Any, None]) -> None:
         """Await `work`, but no longer than until the stack stops."""
@@ -170,7 +176,10 @@ def supervise_in_background(services: Sequence[Service], files: StackFiles, dire
         os.setsid()
         _redirect_output(files.log("supervisor"))
         logging.basicConfig(
-            level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", force=True
+            filename=files.log("supervisor"),
+            level=logging.INFO,
+            format="%(asctime)s %(levelname)s %(message)s",
+            force=True,
         )
         exit_code = 0 if asyncio.run(_run(services, files, directory)) else 1
     except BaseException:
