@@ -29,8 +29,10 @@ MAX_MANIFEST_BYTES: Final = 4096
 MAX_COUNTER_STEP: Final = 1000
 
 KINDS: Final = ("firmware-bundle", "esp-image", "model")
-FIRMWARE_VERSION: Final = re.compile(r"v(0|[1-9]\d{0,4})\.(0|[1-9]\d{0,4})\.(0|[1-9]\d{0,4})")
-MODEL_VERSION: Final = re.compile(r"m-20\d{6}-[0-9a-f]{7,40}")
+FIRMWARE_VERSION: Final = re.compile(
+    r"v(0|[1-9][0-9]{0,4})\.(0|[1-9][0-9]{0,4})\.(0|[1-9][0-9]{0,4})"
+)
+MODEL_VERSION: Final = re.compile(r"m-20[0-9]{6}-[0-9a-f]{7,40}")
 RELEASE_NAME: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 
 

@@ -1,0 +1,46 @@
+"""Builds the application: nothing is opened before it starts."""
+
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Final
+
+from fastapi import FastAPI
+
+from ota_api.devices.routes import router as devices
+from ota_api.farms.routes import router as farms
+from ota_api.health.routes import router as health
+from ota_api.keys.routes import router as keys
+from ota_api.problems import install_problem_handlers
+from ota_api.releases.routes import router as releases
+from ota_api.resources import open_resources
+from ota_api.telemetry import RequestRecorder
+from zenthos_core import __version__
+from zenthos_core.settings import Settings
+
+MAX_BODY_BYTES: Final = 64 * 1024
+"""Of any body but a publication's."""
+
+
+def create_app(settings: Settings, clock: Callable[[], float] = time.time) -> FastAPI:
+    """The server; `clock` gives UTC epoch seconds."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with open_resources(settings, clock) as resources:
+            app.state.resources = resources
+            yield
+
+    app = FastAPI(
+        title="Zenthos OTA",
+        summary="Device registry and signed releases.",
+        version=__version__,
+        lifespan=lifespan,
+        max_body_size=MAX_BODY_BYTES,
+        telemetry={"operation_spans": False, "logs": False},
+    )
+    app.add_middleware(RequestRecorder)
+    install_problem_handlers(app)
+    for router in (health, keys, farms, devices, releases):
+        app.include_router(router)
+    return app

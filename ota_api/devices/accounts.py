@@ -1,0 +1,49 @@
+"""Device accounts at the broker: written at once, read by the broker a moment later."""
+
+import asyncio
+import logging
+from pathlib import Path
+from typing import Final
+
+from anyio import to_thread
+
+from zenthos_core.broker_accounts import reload_broker, set_account
+from zenthos_core.errors import ConfigurationError
+
+RELOAD_DELAY_S: Final = 0.25
+"""The broker reads every account at each reload: registrations of this time share one."""
+
+_logger = logging.getLogger(__name__)
+
+
+class BrokerAccounts:
+    """Mosquitto's password file; without one the broker is told by other means."""
+
+    def __init__(self, password_file: Path | None, pid_file: Path | None) -> None:
+        self._password_file = password_file
+        self._pid_file = pid_file
+        self._reload: asyncio.Task[None] | None = None
+
+    async def set(self, device_id: str, token: str) -> None:
+        """Let the device in with that token, and no longer with an earlier one."""
+        if self._password_file is None:
+            return
+        await to_thread.run_sync(set_account, self._password_file, device_id, token)
+        if self._reload is None or self._reload.done():
+            self._reload = asyncio.create_task(self._reload_later())
+
+    async def close(self) -> None:
+        """Wait for a reload that is due."""
+        if self._reload is not None:
+            await self._reload
+
+    async def _reload_later(self) -> None:
+        await asyncio.sleep(RELOAD_DELAY_S)
+        self._reload = None  # what is written from here on needs the next one
+        if self._pid_file is None:
+            return
+        try:
+            if not reload_broker(self._pid_file):
+                _logger.warning("no broker is running to read its accounts again")
+        except ConfigurationError:
+            _logger.exception("the broker was not told of new accounts")

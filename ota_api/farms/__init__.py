@@ -1,0 +1,1 @@
+"""Farms: where devices stand."""

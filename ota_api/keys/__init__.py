@@ -1,0 +1,1 @@
+"""Public keys: of tokens (JWKS) and of releases (keys.json)."""

@@ -1,0 +1,1 @@
+"""Releases: signed firmware and models, published once and fetched by devices."""

@@ -1,0 +1,165 @@
+"""Releases in the operational database: a row for each, and one for each device model it is for."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final
+from uuid import UUID
+
+from psycopg import AsyncConnection
+from psycopg.rows import class_row
+
+from zenthos_core.manifest import Manifest, SignedManifest
+
+PUBLISH_LOCK: Final = 7_205_760
+"""Advisory lock that publications take turns by."""
+
+FIRMWARE_KINDS: Final = ("firmware-bundle", "esp-image")
+MODEL_KINDS: Final = ("model",)
+
+_SELECT: Final = (
+    "SELECT r.id, t.device_model, r.kind, r.name, r.version, t.object_key, r.sha256, r.size_bytes,"
+    " r.manifest, r.signature, r.key_id, r.release_counter, r.expires_at, r.uploaded_at,"
+    " r.required, r.rollout_percentage, r.release_notes"
+    " FROM release_targets t JOIN releases r ON r.id = t.release_id"
+)
+
+
+@dataclass(frozen=True)
+class Release:
+    """A release, as one device model may install it."""
+
+    id: UUID
+    device_model: str
+    kind: str
+    name: str
+    version: str
+    object_key: str
+    sha256: str
+    size_bytes: int
+    manifest: bytes
+    signature: bytes
+    key_id: str
+    release_counter: int
+    expires_at: datetime
+    uploaded_at: datetime
+    required: bool
+    rollout_percentage: int
+    release_notes: str
+
+
+@dataclass(frozen=True)
+class Slot:
+    """Where releases are looked for: a device model, kinds, and for models their name."""
+
+    device_model: str
+    kinds: tuple[str, ...]
+    name: str | None = None
+
+    def condition(self) -> str:
+        """As SQL over the parameters below."""
+        named = " AND t.name = %(name)s" if self.name is not None else ""
+        return f"t.device_model = %(device_model)s AND t.kind = ANY(%(kinds)s){named}"
+
+    def parameters(self) -> dict[str, Any]:
+        """For the condition."""
+        return {"device_model": self.device_model, "kinds": list(self.kinds), "name": self.name}
+
+
+class ReleaseRepository:
+    """Works within the transaction of its connection."""
+
+    def __init__(self, connection: AsyncConnection) -> None:
+        self._connection = connection
+
+    async def lock_publishing(self) -> None:
+        """Wait for other publications; until the end of the transaction there is no other."""
+        await self._connection.execute("SELECT pg_advisory_xact_lock(%s)", (PUBLISH_LOCK,))
+
+    async def find(self, slot: Slot, version: str) -> Release | None:
+        """One version; an expired one too, since a device may have to explain what it runs."""
+        return await self._one(
+            f"{_SELECT} WHERE {slot.condition()} AND t.version = %(version)s",
+            slot.parameters() | {"version": version},
+        )
+
+    async def find_latest(self, slot: Slot, now: datetime) -> Release | None:
+        """The newest that has not expired."""
+        return await self._one(
+            f"{_SELECT} WHERE {slot.condition()} AND r.expires_at > %(now)s"
+            " ORDER BY t.release_counter DESC, r.uploaded_at DESC LIMIT 1",
+            slot.parameters() | {"now": now},
+        )
+
+    async def newest_counter(self, device_models: Sequence[str], kind: str) -> int:
+        """The highest release_counter of any of the models, 0 for none."""
+        cursor = await self._connection.execute(
+            "SELECT coalesce(max(release_counter), 0) FROM release_targets"
+            " WHERE device_model = ANY(%s) AND kind = %s",
+            (list(device_models), kind),
+        )
+        row = await cursor.fetchone()
+        return int(row[0]) if row else 0
+
+    async def device_model(self, device_id: str) -> str | None:
+        """The model that a device is registered with."""
+        cursor = await self._connection.execute(
+            "SELECT device_model FROM devices WHERE id = %s", (device_id,)
+        )
+        row = await cursor.fetchone()
+        return row[0] if row else None
+
+    async def insert(
+        self,
+        signed: SignedManifest,
+        manifest: Manifest,
+        keys: dict[str, str],
+        settings: dict[str, Any],
+    ) -> UUID:
+        """A release and its targets; `keys` are object keys by device model."""
+        columns = {
+            "kind": manifest.kind,
+            "name": manifest.name,
+            "version": manifest.version,
+            "release_counter": manifest.release_counter,
+            "sha256": manifest.sha256,
+            "size_bytes": manifest.size,
+            "manifest": signed.manifest,
+            "signature": signed.signature,
+            "key_id": manifest.key_id,
+            "expires_at": datetime.fromtimestamp(manifest.expires, UTC),
+            **settings,
+        }
+        names, places = ", ".join(columns), ", ".join(f"%({c})s" for c in columns)
+        query = f"INSERT INTO releases ({names}) VALUES ({places}) RETURNING id"
+        cursor = await self._connection.execute(query.encode(), columns)
+        row = await cursor.fetchone()
+        assert row is not None, "INSERT … RETURNING returns a row"  # noqa: S101
+        await self._insert_targets(row[0], manifest, keys)
+        return UUID(str(row[0]))
+
+    async def _insert_targets(
+        self, release_id: UUID, manifest: Manifest, keys: dict[str, str]
+    ) -> None:
+        async with self._connection.cursor() as cursor:
+            await cursor.executemany(
+                "INSERT INTO release_targets (release_id, device_model, kind, name, version,"
+                " release_counter, object_key) VALUES (%s, %s, %s, %s, %s, %s, %s)",
+                [
+                    (
+                        release_id,
+                        model,
+                        manifest.kind,
+                        manifest.name,
+                        manifest.version,
+                        manifest.release_counter,
+                        key,
+                    )
+                    for model, key in keys.items()
+                ],
+            )
+
+    async def _one(self, query: str, parameters: dict[str, Any]) -> Release | None:
+        async with self._connection.cursor(row_factory=class_row(Release)) as cursor:
+            await cursor.execute(query.encode(), parameters)
+            return await cursor.fetchone()

@@ -1,0 +1,216 @@
+"""Releases: CI and the lineage publish them, devices fetch them."""
+
+from base64 import b64encode
+from collections.abc import Callable
+from http import HTTPStatus
+from typing import Annotated, Any, Final, Literal
+
+from anyio import to_thread
+from fastapi import APIRouter, Depends, Path, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
+from opentelemetry import metrics
+from pydantic import ValidationError
+
+from ota_api.auth import Known, Publisher, User
+from ota_api.downloads import StoredFile, send_file, wants_binary
+from ota_api.fields import DeviceModelPath
+from ota_api.releases.repository import (
+    FIRMWARE_KINDS,
+    MODEL_KINDS,
+    Release,
+    ReleaseRepository,
+    Slot,
+)
+from ota_api.releases.schemas import (
+    MAX_PUBLISH_BYTES,
+    Publication,
+    Published,
+    ReleaseCounter,
+    ReleaseMetadata,
+)
+from ota_api.releases.service import LATEST, find_release, publish
+from ota_api.resources import Opened, Transaction
+from zenthos_core import lake
+from zenthos_core.manifest import FIRMWARE_VERSION, MODEL_VERSION, RELEASE_NAME
+
+router = APIRouter(tags=["releases"])
+
+ModelName = Annotated[str, Path(pattern=f"^{RELEASE_NAME.pattern}$")]
+FirmwareVersion = Annotated[str, Path(pattern=f"^({LATEST}|{FIRMWARE_VERSION.pattern})$")]
+ModelVersion = Annotated[str, Path(pattern=f"^({LATEST}|{MODEL_VERSION.pattern})$")]
+FirmwareKind = Literal["firmware-bundle", "esp-image"]
+Download = Annotated[bool, Query(description="Send the binary; so does Accept: octet-stream.")]
+
+_downloads = metrics.get_meter(__name__).create_counter(
+    "zenthos.ota.firmware_downloads", description="Downloads begun, of firmware and models."
+)
+
+
+async def _read_publication(request: Request, _: Publisher) -> Publication:
+    """The body, read only once the token is known to be good: it may be large."""
+    try:
+        return await to_thread.run_sync(Publication.model_validate_json, await request.body())
+    except ValidationError as error:
+        found = [{**e, "loc": ("body", *e["loc"])} for e in error.errors(include_url=False)]
+        raise RequestValidationError(found) from None
+
+
+Body = Annotated[Publication, Depends(_read_publication)]
+_BODY_SCHEMA: Final = {"schema": Publication.model_json_schema()}
+_PUBLISH: Final[dict[str, Any]] = {
+    "status_code": HTTPStatus.CREATED,
+    "max_body_size": MAX_PUBLISH_BYTES,
+    "openapi_extra": {
+        "requestBody": {"required": True, "content": {"application/json": _BODY_SCHEMA}}
+    },
+}
+_BINARY: Final[dict[int | str, dict[str, Any]]] = {
+    200: {"content": {"application/octet-stream": {}}},
+    206: {"content": {"application/octet-stream": {}}, "description": "The range asked for."},
+}
+
+
+def _get_and_head(path: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    def add(endpoint: Callable[..., Any]) -> Callable[..., Any]:
+        options: dict[str, Any] = {"response_model": ReleaseMetadata, "responses": _BINARY}
+        router.add_api_route(path, endpoint, methods=["GET"], **options)
+        router.add_api_route(path, endpoint, methods=["HEAD"], include_in_schema=False, **options)
+        return endpoint
+
+    return add
+
+
+@router.post("/firmware/publish", **_PUBLISH)
+async def publish_firmware(
+    publication: Body,
+    publisher: Publisher,
+    resources: Opened,
+    connection: Transaction,
+    response: Response,
+) -> Published:
+    """Publish firmware. The same binary again is answered with the release there is (200)."""
+    releases = ReleaseRepository(connection)
+    release, created = await publish(
+        resources, releases, publication, kinds=FIRMWARE_KINDS, publisher=publisher
+    )
+    return _published(release, created, resources.settings.ota_url, response)
+
+
+@router.post("/models/publish", **_PUBLISH)
+async def publish_model(
+    publication: Body,
+    publisher: Publisher,
+    resources: Opened,
+    connection: Transaction,
+    response: Response,
+) -> Published:
+    """Publish a model. The same binary again is answered with the release there is (200)."""
+    releases = ReleaseRepository(connection)
+    release, created = await publish(
+        resources, releases, publication, kinds=MODEL_KINDS, publisher=publisher
+    )
+    return _published(release, created, resources.settings.ota_url, response)
+
+
+@_get_and_head("/firmware/{device_model}/{version}")
+async def get_firmware(
+    *,
+    request: Request,
+    identity: Known,
+    resources: Opened,
+    connection: Transaction,
+    device_model: DeviceModelPath,
+    version: FirmwareVersion,
+    kind: FirmwareKind | None = None,
+    download: Download = False,
+) -> ReleaseMetadata | Response:
+    """Firmware of a version, or the newest that has not expired: metadata, or the binary."""
+    slot = Slot(device_model, FIRMWARE_KINDS if kind is None else (kind,))
+    releases = ReleaseRepository(connection)
+    release = await find_release(resources, releases, slot, version, identity)
+    binary = wants_binary(request, download)
+    return await _answer(request, resources, release, binary=binary, latest=version == LATEST)
+
+
+@_get_and_head("/models/{device_model}/{name}/{version}")
+async def get_model(
+    *,
+    request: Request,
+    identity: Known,
+    resources: Opened,
+    connection: Transaction,
+    device_model: DeviceModelPath,
+    name: ModelName,
+    version: ModelVersion,
+    download: Download = False,
+) -> ReleaseMetadata | Response:
+    """A model of a version, or the newest that has not expired: metadata, or the binary."""
+    slot = Slot(device_model, MODEL_KINDS, name)
+    releases = ReleaseRepository(connection)
+    release = await find_release(resources, releases, slot, version, identity)
+    binary = wants_binary(request, download)
+    return await _answer(request, resources, release, binary=binary, latest=version == LATEST)
+
+
+@router.get("/release-counters/{device_model}/{kind}")
+async def get_release_counter(
+    _: User,
+    connection: Transaction,
+    device_model: DeviceModelPath,
+    kind: Literal["firmware-bundle", "esp-image", "model"],
+) -> ReleaseCounter:
+    """The counter to sign the next release with."""
+    newest = await ReleaseRepository(connection).newest_counter([device_model], kind)
+    return ReleaseCounter(device_model=device_model, kind=kind, newest=newest, next=newest + 1)
+
+
+async def _answer(
+    request: Request, resources: Opened, release: Release, *, binary: bool, latest: bool
+) -> ReleaseMetadata | Response:
+    if not binary:
+        return _metadata(release, resources.settings.ota_url)
+    file = StoredFile(
+        lake.FIRMWARE, release.object_key, release.size_bytes, release.sha256, not latest
+    )
+    sent = await send_file(request, resources.store, file)
+    begins = sent.headers.get("content-range", "bytes 0-").startswith("bytes 0-")
+    if request.method == "GET" and sent.status_code in {200, 206} and begins:
+        _downloads.add(1, {"kind": release.kind, "device_model": release.device_model})
+    return sent
+
+
+def _published(release: Release, created: bool, base_url: str, response: Response) -> Published:
+    url = _binary_url(release, base_url)
+    if not created:
+        response.status_code = HTTPStatus.OK
+    response.headers["Location"] = url
+    return Published(id=release.id, status="published", url=url)
+
+
+def _metadata(release: Release, base_url: str) -> ReleaseMetadata:
+    return ReleaseMetadata(
+        device_model=release.device_model,
+        kind=release.kind,
+        name=release.name,
+        version=release.version,
+        binary_url=_binary_url(release, base_url),
+        sha256=release.sha256,
+        size_bytes=release.size_bytes,
+        manifest=b64encode(release.manifest).decode(),
+        signature=b64encode(release.signature).decode(),
+        key_id=release.key_id,
+        release_counter=release.release_counter,
+        expires=int(release.expires_at.timestamp()),
+        uploaded_at=release.uploaded_at,
+        required=release.required,
+        rollout_percentage=release.rollout_percentage,
+        release_notes=release.release_notes,
+    )
+
+
+def _binary_url(release: Release, base_url: str) -> str:
+    if release.kind in MODEL_KINDS:
+        path = f"models/{release.device_model}/{release.name}/{release.version}"
+    else:
+        path = f"firmware/{release.device_model}/{release.version}"
+    return f"{base_url.rstrip('/')}/{path}?download=true"

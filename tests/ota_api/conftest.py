@@ -1,0 +1,134 @@
+"""The real server on a real database, and what clients of each role send it."""
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psycopg
+import pytest
+import uvicorn
+from pydantic import SecretStr
+
+from ota_api.app import create_app
+from tests.ota_api.releases import Signer
+from tests.servers import find_free_port
+from zenthos_cli.stack.keys import make_keys
+from zenthos_core import tokens
+from zenthos_core.settings import Settings
+from zenthos_core.tokens import Role
+
+DEVICE_ID = "field-sensor-001"
+DEVICE_MODEL = "esp32-s3"
+
+
+@contextmanager
+def serving(settings: Settings) -> Iterator[None]:
+    """The server in a thread, ready to answer."""
+    app = create_app(settings)
+    config = uvicorn.Config(
+        app, host="127.0.0.1", port=settings.ota_port, log_config=None, access_log=False
+    )
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        while not server.started:
+            assert thread.is_alive(), "the server did not start"
+            time.sleep(0.005)
+        yield
+    finally:
+        server.should_exit = True
+        thread.join()
+
+
+@dataclass
+class Ota:
+    """A running server, and ways to speak to it."""
+
+    settings: Settings
+    keys: Path
+    http: httpx.Client
+    signer: Signer
+    tokens: dict[str, str] = field(default_factory=dict)
+
+    def token(self, role: Role, subject: str = "someone", **options: Any) -> str:
+        """A good token, unless the options make it a bad one."""
+        scopes = {
+            Role.ADMIN: ["read", "publish", "rollback"],
+            Role.OPERATOR: ["read", "publish"],
+            Role.VIEWER: ["read"],
+            Role.DEVICE: ["read"],
+        }
+        defaults = {"now": time.time(), "valid_s": 3600, "scopes": scopes[role]}
+        private = self.settings.token_private_key_file.read_bytes()
+        return tokens.issue(private, subject, role, **{**defaults, **options})
+
+    def headers(self, role: Role | None, subject: str = "someone") -> dict[str, str]:
+        """Authorization of a role, or of nobody."""
+        return {} if role is None else {"Authorization": f"Bearer {self.token(role, subject)}"}
+
+    def send(
+        self, method: str, path: str, role: Role | None = Role.ADMIN, **options: Any
+    ) -> httpx.Response:
+        """A request of a role, as the device DEVICE_ID where it is a device."""
+        subject = DEVICE_ID if role is Role.DEVICE else "someone"
+        headers = self.headers(role, subject) | options.pop("headers", {})
+        return self.http.request(method, path, headers=headers, **options)
+
+    def register(self, device_id: str = DEVICE_ID, **changes: Any) -> httpx.Response:
+        """Register a device at the farm `North`."""
+        body = {
+            "device_id": device_id,
+            "device_model": DEVICE_MODEL,
+            "device_type": "soil_sensor",
+            "farm_name": "North",
+            **changes,
+        }
+        return self.send("POST", "/devices/register", json=body)
+
+    def publish(self, release: dict[str, Any], *, path: str | None = None) -> httpx.Response:
+        """Publish a body made by the signer."""
+        return self.send("POST", path or "/models/publish", Role.OPERATOR, json=release)
+
+    def rows(self, query: str) -> list[tuple[Any, ...]]:
+        """What the database holds."""
+        with psycopg.connect(self.settings.database_url.get_secret_value()) as connection:
+            return connection.execute(query.encode()).fetchall()
+
+
+@pytest.fixture
+def ota_settings(tmp_path: Path, ops_url: str) -> Settings:
+    """Settings of a server of this test's own; no broker runs."""
+    keys = tmp_path / "keys"
+    make_keys(keys, now=time.time())
+    port = find_free_port()
+    return Settings(
+        home=tmp_path / "home",
+        database_url=SecretStr(ops_url),
+        blob_url=(tmp_path / "blobs").as_uri(),
+        mqtt_password_file=tmp_path / "passwords",
+        mqtt_pid_file=tmp_path / "mosquitto.pid",
+        ota_port=port,
+        ota_url=f"http://127.0.0.1:{port}",
+        token_private_key_file=keys / "token.pem",
+        token_public_key_file=keys / "token.pub.pem",
+        root_public_key_file=keys / "root.pub",
+        trusted_keys_file=keys / "keys.json",
+        model_signing_key_file=keys / "model.key",
+    )
+
+
+@pytest.fixture
+def ota(ota_settings: Settings) -> Iterator[Ota]:
+    """The running server."""
+    keys = ota_settings.trusted_keys_file.parent
+    with (
+        serving(ota_settings),
+        httpx.Client(base_url=ota_settings.ota_url, timeout=20, trust_env=False) as client,
+    ):
+        yield Ota(ota_settings, keys, client, Signer(keys))

@@ -1,0 +1,154 @@
+"""Farms and devices: registration, lists, status."""
+
+import uuid
+
+import psycopg
+import pytest
+
+from tests.ota_api.conftest import DEVICE_ID, DEVICE_MODEL, Ota
+from zenthos_core import tokens
+from zenthos_core.tokens import Identity, Role
+
+
+def test_registering_gives_a_token_of_the_device(ota: Ota) -> None:
+    answer = ota.register(location={"lat": 40.5, "lon": -74.25})
+    assert answer.status_code == 201
+    body = answer.json()
+    assert body["device_id"] == DEVICE_ID
+    assert body["mqtt_broker"] == ota.settings.mqtt_public_address
+    public = ota.settings.token_public_key_file.read_bytes()
+    identity = tokens.verify(public, body["jwt_token"])
+    assert identity == Identity(DEVICE_ID, Role.DEVICE, frozenset({"read"}))
+    assert answer.headers["cache-control"] == "no-store"
+
+
+def test_registering_makes_a_broker_account(ota: Ota) -> None:
+    ota.register()
+    assert ota.settings.mqtt_password_file is not None
+    assert ota.settings.mqtt_password_file.read_text().startswith(f"{DEVICE_ID}:$7$")
+
+
+def test_registering_again_gives_a_new_token(ota: Ota) -> None:
+    first, second = ota.register(), ota.register()
+    assert (first.status_code, second.status_code) == (201, 200)
+    assert first.json()["jwt_token"] != second.json()["jwt_token"]
+    assert ota.settings.mqtt_password_file is not None
+    assert len(ota.settings.mqtt_password_file.read_text().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"device_model": "esp32-cam"},
+        {"device_type": "camera"},
+        {"farm_name": "South"},
+        {"location": {"lat": 1, "lon": 2}},
+    ],
+)
+def test_registering_with_other_data_is_a_conflict(ota: Ota, change: dict[str, object]) -> None:
+    ota.register()
+    answer = ota.register(**change)
+    assert answer.status_code == 409
+    assert DEVICE_ID in answer.json()["detail"]
+    assert ota.rows("SELECT name FROM farms") == [("North",)]  # the transaction is undone
+
+
+def test_a_conflict_leaves_the_old_account_in_place(ota: Ota) -> None:
+    ota.register()
+    assert ota.settings.mqtt_password_file is not None
+    before = ota.settings.mqtt_password_file.read_bytes()
+    ota.register(device_type="camera")
+    assert ota.settings.mqtt_password_file.read_bytes() == before
+
+
+def test_farm_may_be_named_by_id(ota: Ota) -> None:
+    farm = ota.send("POST", "/farms", json={"name": "West"}).json()
+    answer = ota.register(farm_id=farm["id"], farm_name=None)
+    assert answer.status_code == 201
+    assert answer.json()["farm_id"] == farm["id"]
+
+
+def test_unknown_farm(ota: Ota) -> None:
+    answer = ota.register(farm_id=str(uuid.uuid4()), farm_name=None)
+    assert answer.status_code == 404
+    assert "POST /farms" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize("farms", [{}, {"farm_id": str(uuid.uuid4()), "farm_name": "North"}])
+def test_exactly_one_farm_is_named(ota: Ota, farms: dict[str, str]) -> None:
+    answer = ota.register(**({"farm_name": None} | farms))
+    assert answer.status_code == 422
+    assert "farm_id or farm_name" in answer.json()["detail"]
+
+
+def test_status_shows_what_ingest_wrote(ota: Ota) -> None:
+    ota.register(location={"lat": 40.5, "lon": -74.25})
+    for path in (f"/devices/{DEVICE_ID}/status", f"/device/{DEVICE_ID}/status"):
+        answer = ota.send("GET", path, Role.VIEWER)
+        assert answer.status_code == 200
+        assert answer.json()["status"] is None
+    with psycopg.connect(ota.settings.database_url.get_secret_value()) as connection:
+        connection.execute(
+            "UPDATE devices SET status = 'online', battery_voltage = 3.85, last_seen = now(),"
+            " firmware_version = 'v0.2.1'"
+        )
+    status = ota.send("GET", f"/devices/{DEVICE_ID}/status", Role.DEVICE).json()
+    assert status["status"] == "online"
+    assert status["battery_voltage"] == 3.85
+    assert status["firmware_version"] == "v0.2.1"
+    assert status["location"] == {"lat": 40.5, "lon": -74.25}
+
+
+def test_unknown_device(ota: Ota) -> None:
+    answer = ota.send("GET", "/devices/no-such-device/status")
+    assert answer.status_code == 404
+
+
+def test_a_device_sees_only_itself(ota: Ota) -> None:
+    ota.register()
+    ota.register("field-sensor-002")
+    for path in ("/devices/field-sensor-002/status", "/device/field-sensor-002/status"):
+        assert ota.send("GET", path, Role.DEVICE).status_code == 403
+
+
+def test_devices_in_pages_and_filtered(ota: Ota) -> None:
+    for number in range(7):
+        model = "esp32-cam" if number == 3 else DEVICE_MODEL
+        ota.register(f"field-{number}", device_model=model)
+    seen: list[str] = []
+    after = ""
+    for _ in range(4):
+        page = ota.send("GET", "/devices", Role.VIEWER, params={"limit": 2, "after": after}).json()
+        seen += [device["device_id"] for device in page["items"]]
+        after = page["next"]
+    assert seen == [f"field-{number}" for number in range(7)]
+    assert after is None
+    cams = ota.send("GET", "/devices", params={"device_model": "esp32-cam"}).json()["items"]
+    assert [device["device_id"] for device in cams] == ["field-3"]
+    assert ota.send("GET", "/devices", params={"status": "online"}).json()["items"] == []
+    assert ota.send("GET", "/devices", params={"farm_id": str(uuid.uuid4())}).json()["items"] == []
+
+
+@pytest.mark.parametrize("query", [{"limit": 0}, {"limit": 501}, {"limit": "many"}, {"farm_id": 1}])
+def test_pages_have_bounds(ota: Ota, query: dict[str, object]) -> None:
+    assert ota.send("GET", "/devices", params=query).status_code == 422
+
+
+def test_farms_are_created_once(ota: Ota) -> None:
+    farm = {"name": "North", "crop_type": "maize", "location": {"lat": 1.5, "lon": 2.5}}
+    first, second = (ota.send("POST", "/farms", json=farm) for _ in range(2))
+    assert (first.status_code, second.status_code) == (201, 200)
+    assert first.json() == second.json()
+    assert ota.send("POST", "/farms", json={"name": "North"}).status_code == 200
+    other = ota.send("POST", "/farms", json={"name": "North", "crop_type": "rye"})
+    assert other.status_code == 409
+    assert "crop_type" in other.json()["detail"]
+
+
+def test_farms_in_pages(ota: Ota) -> None:
+    for name in ("b", "a", "c"):
+        ota.send("POST", "/farms", json={"name": name})
+    first = ota.send("GET", "/farms", Role.VIEWER, params={"limit": 2}).json()
+    assert [farm["name"] for farm in first["items"]] == ["a", "b"]
+    rest = ota.send("GET", "/farms", params={"limit": 2, "after": first["next"]}).json()
+    assert ([farm["name"] for farm in rest["items"]], rest["next"]) == (["c"], None)
