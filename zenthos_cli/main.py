@@ -41,6 +41,11 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+bench_app = typer.Typer(
+    help="Measure, each time against a peer in the same run.", no_args_is_help=True
+)
+app.add_typer(bench_app, name="bench")
+
 
 @app.command()
 def version() -> None:
@@ -98,4 +103,25 @@ def status(
     else:
         Console(highlight=False).print(status_table(current))
     if current is None or not current.ready():
+        raise typer.Exit(1)
+
+
+@bench_app.command("ingest")
+def bench_ingest(
+    messages: Annotated[int, typer.Argument(min=1, help="Messages of about 300 B.")] = 200_000,
+    runs: Annotated[int, typer.Option(min=1, help="Runs of each; medians count.")] = 3,
+) -> None:
+    """Mosquitto into Postgres, against `mosquitto_sub | psql COPY`; the last line is JSON.
+
+    Brings its own Postgres and broker. Exit code 1 where a message was lost or doubled.
+    """
+    from dataclasses import asdict
+
+    import msgspec
+
+    from bench.ingest import run_ingest_bench
+
+    result = run_ingest_bench(messages, runs=runs)
+    typer.echo(msgspec.json.encode(asdict(result)))
+    if result.lost or result.duplicated:
         raise typer.Exit(1)

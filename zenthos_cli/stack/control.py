@@ -137,6 +137,8 @@ class Stack:
             if time.monotonic() > deadline:
                 raise ZenthosError(f"the stack did not stop within {STOP_TIMEOUT_S:.0f} s")
             time.sleep(WATCH_EVERY_S)
+        if asked and (status := files.read_status()):
+            display.show(status)
 
 
 def _has_exited(child: int) -> bool:
