@@ -93,7 +93,7 @@ def _numbers(mapping: LoadedMapping, path: Path, cells: pl.Series) -> pl.Series:
     if cells.dtype.is_numeric():
         return cells.cast(pl.Float64)
     texts = cells.cast(pl.String).str.strip_chars()
-    present = ~texts.is_in(mapping.rules.missing).fill_null(True)
+    present = ~texts.is_in(list(mapping.rules.missing)).fill_null(True)
     numbers = texts.cast(pl.Float64, strict=False)
     _refuse(path, cells, present & numbers.is_null(), cells.name, "a number")
     return numbers.set(~present, None)

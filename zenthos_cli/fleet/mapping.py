@@ -63,7 +63,7 @@ class Mapping(msgspec.Struct, forbid_unknown_fields=True):
     sensors: dict[str, str | int | float]
     device_type: Text = "soil-station"
     firmware_version: str | None = None
-    missing: list[str] = ["", "NA", "NaN", "nan", "null"]
+    missing: tuple[str, ...] = ("", "NA", "NaN", "nan", "null")
     location: Location | None = None
 
 

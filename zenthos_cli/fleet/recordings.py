@@ -8,7 +8,7 @@ Rules:
 4. A sensor whose columns a device does not have is left out for that device; one whose columns no
    device has is an error.
 5. A missing value, or one that is no finite number after conversion, is left out; a row without
-   any value is no reading.
+   any value is no reading. Converted values are rounded to six decimals.
 6. A cell that is neither a number nor declared missing is an error, with its file, column and line.
 """
 
@@ -189,7 +189,7 @@ def _readings(mapping: LoadedMapping, parts: list[_Part], resolved: dict[str, st
         if expression.columns <= here.keys()
     ]
     readings = table.sort(TIME, maintain_order=True).select(TIME, *sensors)
-    finite = [pl.when(c.is_finite()).then(c).name.keep() for c in _sensors(readings)]
+    finite = [pl.when(c.is_finite()).then(c.round(6)).name.keep() for c in _sensors(readings)]
     readings = readings.with_columns(finite)
     return readings.filter(
         pl.any_horizontal(pl.lit(False), *(c.is_not_null() for c in _sensors(readings)))

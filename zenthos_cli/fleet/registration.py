@@ -32,7 +32,6 @@ class Registered(msgspec.Struct):
     """A farm and its devices' tokens, as kept on disk."""
 
     farm_id: str
-    mqtt_broker: str = ""
     tokens: dict[str, str] = {}
 
 
@@ -43,7 +42,7 @@ async def register_fleet(
     devices: Iterable[NewDevice],
     cache_folder: Path,
 ) -> Registered:
-    """Farm id, broker address and a valid token for each device; asks only for what is missing.
+    """Farm id and a valid token for each device; asks only for what is missing.
 
     Raises:
         ConfigurationError: where ota_api cannot be reached or refuses.
@@ -75,7 +74,6 @@ async def _register(client: httpx.AsyncClient, fleet: Registered, devices: list[
         async with gate:
             answer = await _post(client, "/devices/register", body)
         fleet.tokens[device.device_id] = str(answer["jwt_token"])
-        fleet.mqtt_broker = str(answer["mqtt_broker"])
 
     try:
         async with asyncio.TaskGroup() as group:

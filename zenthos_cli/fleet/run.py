@@ -43,10 +43,10 @@ async def register(
 
 
 async def send_fleet(
-    fleet: Registered, devices: Sequence[Device], salt: str, send: Send
+    address: str, fleet: Registered, devices: Sequence[Device], salt: str, send: Send
 ) -> Summary:
     """Connect all devices, let `send` publish, and complete its summary."""
-    host, _, port = fleet.mqtt_broker.rpartition(":")
+    host, port = _host_and_port(address)
     by_id = {device.device_id: device for device in devices}
 
     def say(device_id: str, state: str) -> Message:
@@ -55,13 +55,20 @@ async def send_fleet(
     accounts = [Credentials(device_id, fleet.tokens[device_id]) for device_id in by_id]
     begun = time.monotonic()
     with stop_on_signals() as stop:
-        async with connected(Broker(host, int(port)), accounts, say, random.Random()) as publisher:
+        async with connected(Broker(host, port), accounts, say, random.Random()) as publisher:
             summary = await send(publisher, stop)
     summary.farm_id = fleet.farm_id
     summary.resent = publisher.counters.resent
     summary.status_sent = publisher.counters.acknowledged - summary.telemetry_sent
     summary.seconds = time.monotonic() - begun
     return summary
+
+
+def _host_and_port(address: str) -> tuple[str, int]:
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal():
+        raise ConfigurationError(f"ZENTHOS_MQTT_PUBLIC_ADDRESS={address}: write host:port")
+    return host, int(port)
 
 
 @contextmanager
