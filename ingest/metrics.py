@@ -9,7 +9,7 @@ class IngestMetrics:
     """The instruments, made once the meter provider is set up."""
 
     def __init__(self) -> None:
-        meter = metrics.get_meter("zenthos.ingest")
+        meter = metrics.get_meter(__name__)
         self.received = meter.create_counter(
             "zenthos.middleware.messages_received",
             description="Messages that arrived from the broker, redeliveries too.",

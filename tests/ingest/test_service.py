@@ -1,0 +1,132 @@
+"""The running service between a real broker and a real Postgres."""
+
+import re
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+
+import psycopg
+import pytest
+
+from tests.ingest.conftest import IngestProcess
+from tests.ingest.devices import PublishingDevice
+from tests.ingest.messages import BAD, DEVICE, telemetry, topic
+from tests.servers import MosquittoServer
+
+DEADLINE_S = 30.0
+COUNTED = "SELECT coalesce(sum(stored + duplicate + quarantined), 0)::int FROM ledger"
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + DEADLINE_S
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.05)
+
+
+def await_counted(database: psycopg.Connection, messages: int) -> None:
+    wait_until(lambda: database.execute(COUNTED).fetchone() == (messages,))
+
+
+def test_bad_input_is_quarantined_and_the_rest_stored(
+    database: psycopg.Connection, fleet_broker: MosquittoServer, ingest: IngestProcess
+) -> None:
+    # The broker's access rules keep a device to its own id and level: what is wrong in the topic
+    # comes from the device that may publish it.
+    senders = {to.split(b"/")[2].decode(): to for _, to, _ in BAD.values() if to.count(b"/") == 3}
+    devices = {name: PublishingDevice(fleet_broker, name) for name in senders}
+    sent = [item for item in BAD.values() if item[1].count(b"/") == 3]
+    with devices[DEVICE], devices["stranger"]:
+        for _, to, payload in sent:
+            devices[DEVICE].publish(topic(), telemetry(timestamp=time.time()))
+            devices[to.split(b"/")[2].decode()].publish(to, payload)
+        for device in devices.values():
+            device.flush()
+    await_counted(database, 2 * len(sent))
+    reasons = database.execute("SELECT reason, count(*) FROM quarantine GROUP BY 1").fetchall()
+    assert dict(reasons) == Counter(reason for reason, _, _ in sent)
+    payloads = database.execute("SELECT payload FROM quarantine").fetchall()
+    assert {p for (p,) in payloads} == {payload for _, _, payload in sent}
+    assert database.execute("SELECT count(*) FROM telemetry_hot").fetchone() == (len(sent),)
+    assert ingest.is_ready()
+
+
+def test_metrics_count_every_outcome(
+    database: psycopg.Connection, fleet_broker: MosquittoServer, ingest: IngestProcess
+) -> None:
+    reading = telemetry(timestamp=time.time())
+    with PublishingDevice(fleet_broker, DEVICE) as device:
+        for payload in (reading, reading, b"{"):
+            device.publish(topic(), payload)
+        device.flush()
+    await_counted(database, 3)
+    wait_until(lambda: 'outcome="quarantined"' in ingest.get("/metrics")[1])
+    page = ingest.get("/metrics")[1]
+    values = dict(
+        re.findall(r'^zenthos_middleware_(\w+){.*?(?:outcome|reason)="(\w+)"', page, re.M)
+    )
+    assert set(values) == {"messages_ingested_total", "validation_errors_total"}
+    assert "zenthos_middleware_messages_received_total{" in page
+    assert "zenthos_middleware_ingest_latency_ms_bucket{" in page
+    assert "zenthos_middleware_db_write_latency_ms_bucket{" in page
+    assert 'reason="malformed_json"} 1.0' in page
+
+
+def test_health_pages(ingest: IngestProcess) -> None:
+    assert ingest.get("/health") == (200, '{"status":"ok"}')
+    assert ingest.get("/health/ready") == (200, '{"status":"ready"}')
+    assert ingest.get("/elsewhere")[0] == 404
+
+
+def test_it_is_not_ready_without_a_broker(
+    mosquitto: MosquittoServer, ingest: IngestProcess
+) -> None:
+    mosquitto.stop()
+    wait_until(lambda: ingest.get("/health/ready")[0] == 503)
+    mosquitto.start()
+    wait_until(ingest.is_ready)
+
+
+def test_a_stop_keeps_the_session_and_a_start_takes_it_up(
+    database: psycopg.Connection, fleet_broker: MosquittoServer, ingest: IngestProcess
+) -> None:
+    ingest.stop()
+    with PublishingDevice(fleet_broker, DEVICE) as device:
+        for _ in range(100):
+            device.publish(topic(), telemetry(timestamp=time.time()))
+        device.flush()
+    ingest.start()
+    await_counted(database, 100)
+    assert database.execute("SELECT count(*) FROM telemetry_hot").fetchone() == (100,)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "word"), [("ZENTHOS_HOT_DAYS", "0", "HOT_DAYS"), ("port", "", "METRICS_PORT")]
+)
+def test_a_wrong_setting_is_said_in_one_line(
+    ingest: IngestProcess, name: str, value: str, word: str
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "ingest"],
+        env={name: value, "ZENTHOS_INGEST_METRICS_PORT": str(ingest.port)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert word in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+
+
+def test_nothing_heavy_is_imported() -> None:
+    script = (
+        "import sys, ingest.service, ingest.__main__;"
+        "heavy = {'dagster', 'polars', 'fastapi', 'tensorflow', 'mlflow', 'numpy', 'pandas'};"
+        "sys.exit(', '.join(heavy & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False
+    )
+    assert done.stderr == ""
