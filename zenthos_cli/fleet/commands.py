@@ -10,7 +10,6 @@ from rich.console import Console
 if TYPE_CHECKING:
     from zenthos_cli.fleet.summary import Summary
 
-Rate = Annotated[float, typer.Option(min=0.0, max=1.0)]
 DATES = ["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%S%z"]
 JSON_HELP = "Print the summary as JSON, on one line."
 
@@ -37,10 +36,16 @@ def simulate(
         float, typer.Option(min=0, help="Outages of a device a day; it buffers and catches up.")
     ] = 0.05,
     outage_hours: Annotated[float, typer.Option(min=0.01, help="Mean length of an outage.")] = 4.0,
-    duplicate_rate: Annotated[Rate, typer.Option(help="Share sent twice.")] = 0.005,
-    out_of_order_rate: Annotated[Rate, typer.Option(help="Share sent after the next.")] = 0.005,
-    clock_error_rate: Annotated[Rate, typer.Option(help="Share with a clock not yet set.")] = 0.0,
-    malformed_rate: Annotated[Rate, typer.Option(help="Malformed messages a reading.")] = 0.0,
+    duplicate_rate: Annotated[float, typer.Option(min=0, max=1, help="Share sent twice.")] = 0.005,
+    out_of_order_rate: Annotated[
+        float, typer.Option(min=0, max=1, help="Share sent after the next.")
+    ] = 0.005,
+    clock_error_rate: Annotated[
+        float, typer.Option(min=0, max=1, help="Share with a clock not yet set.")
+    ] = 0.0,
+    malformed_rate: Annotated[
+        float, typer.Option(min=0, max=1, help="Malformed messages a reading.")
+    ] = 0.0,
     as_json: Annotated[bool, typer.Option("--json", help=JSON_HELP)] = False,
 ) -> None:
     """Stream a simulated farm: its history as fast as the broker takes it, then live."""
