@@ -1,0 +1,273 @@
+"""A simulated device that updates itself: fetches, verifies and keeps a model, as a real one does.
+
+What is accepted is decided by the device's own code, firmware/device/ota.py; this adds HTTP, the
+disk and the interpreter.
+"""
+
+import json
+import os
+import time
+from base64 import b64decode
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import httpx
+
+from firmware.device import ota
+from zenthos_core.errors import ZenthosError
+from zenthos_core.signing import verifies
+
+CHUNK_BYTES: Final = 4096
+"""One flash sector."""
+
+MAX_ANSWER_BYTES: Final = 64 * 1024
+"""Metadata holds a manifest of at most 4 KiB, in base64, and release notes."""
+
+ANSWER_WITHIN_S: Final = 30.0
+SPACE_BYTES: Final = 1024 * 1024
+TIMEOUT_S: Final = 10.0
+ATTEMPTS: Final = 5
+RETRY_WAIT_S: Final = 0.2
+
+CHIPS: Final = {
+    "esp32-s3": "esp32s3",
+    "esp32-cam": "esp32",
+    "esp32-oled": "esp32",
+}
+
+
+class UpdateError(ZenthosError):
+    """The device has not taken the release; `stage` says where: check-in, manifest, download …"""
+
+    def __init__(self, stage: str, reason: str) -> None:
+        super().__init__(f"{stage}: {reason}")
+        self.stage = stage
+        self.reason = reason
+
+
+@dataclass(frozen=True)
+class FetchedRelease:
+    """A release that the device has verified and written to its flash."""
+
+    device_id: str
+    name: str
+    version: str
+    release_counter: int
+    sha256: str
+    size_bytes: int
+    key_id: str
+    path: Path
+    requests: int
+    """Range requests that the download took."""
+
+
+def fetch_model(  # noqa: PLR0917 - a device's whole configuration
+    ota_url: str,
+    token: str,
+    device_id: str,
+    device_model: str,
+    name: str,
+    root_public_key: bytes,
+    folder: Path,
+    newest_counter: int = 0,
+    *,
+    clock: Callable[[], float] = time.time,
+) -> FetchedRelease:
+    """Fetch the newest model as one device and write it to `folder`.
+
+    A partial download left in the folder by an earlier call is continued. `newest_counter` is the
+    release_counter of the model that the device runs.
+
+    Raises:
+        UpdateError: with the stage and the reason; nothing in the folder is replaced then.
+    """
+    headers = {"Authorization": f"Bearer {token}", "User-Agent": f"zenthos-device/{device_id}"}
+    with httpx.Client(
+        base_url=ota_url, headers=headers, timeout=TIMEOUT_S, trust_env=False
+    ) as http:
+        keys = _fetch_keys(http, root_public_key)
+        offer = _get_json(http, f"/models/{device_model}/{name}/latest")
+        device = _describe_device(device_model, name, newest_counter)
+        manifest = _verify_offer(offer, keys, device, int(clock()))
+        url = f"/models/{device_model}/{name}/{manifest['version']}?download=true"
+        path, requests = _download(http, url, manifest, folder)
+    return FetchedRelease(
+        device_id=device_id,
+        name=manifest["name"],
+        version=manifest["version"],
+        release_counter=manifest["release_counter"],
+        sha256=manifest["sha256"],
+        size_bytes=manifest["size"],
+        key_id=manifest["key_id"],
+        path=path,
+        requests=requests,
+    )
+
+
+def run_inference(model: Path, features: list[float]) -> list[float]:
+    """The model's class probabilities for one vector of features, by LiteRT on the host.
+
+    Raises:
+        ImportError: where ai-edge-litert does not run on this machine.
+    """
+    import numpy as np
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(model_path=str(model))
+    interpreter.allocate_tensors()
+    source, target = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
+    values = np.asarray([features], dtype=np.float32)
+    interpreter.set_tensor(source["index"], _quantise(values, source))
+    interpreter.invoke()
+    return [float(v) for v in _dequantise(interpreter.get_tensor(target["index"]), target)[0]]
+
+
+def _describe_device(device_model: str, name: str, newest_counter: int) -> dict[str, Any]:
+    return {
+        "device_model": device_model,
+        "chip": CHIPS.get(device_model, device_model),
+        "kinds": ["model"],
+        "name": name,
+        "newest_counter": newest_counter,
+        "space_bytes": SPACE_BYTES,
+        "firmware_version": None,
+    }
+
+
+def _fetch_keys(http: httpx.Client, root_public_key: bytes) -> dict[str, Any]:
+    answer = _get_json(http, "/keys.json")
+    document, signature = _decode(answer, "keys"), _decode(answer, "signature")
+    try:
+        return ota.verify_keys(document, signature, root_public_key, verifies)
+    except ota.Refused as refusal:
+        raise UpdateError(refusal.stage, _explain(refusal)) from refusal
+
+
+def _verify_offer(
+    offer: dict[str, Any], keys: dict[str, Any], device: dict[str, Any], now: int
+) -> dict[str, Any]:
+    manifest, signature = _decode(offer, "manifest"), _decode(offer, "signature")
+    try:
+        return ota.verify_release(manifest, signature, keys, device, verifies, now)
+    except ota.Refused as refusal:
+        raise UpdateError(refusal.stage, _explain(refusal)) from refusal
+
+
+def _download(
+    http: httpx.Client, url: str, manifest: dict[str, Any], folder: Path
+) -> tuple[Path, int]:
+    """Range by Range into a partial file; the whole takes its name only once verified."""
+    folder.mkdir(parents=True, exist_ok=True)
+    target = folder / f"{manifest['name']}.tflite"
+    partial = folder / f".{manifest['version']}.{manifest['sha256'][:16]}.partial"
+    download = ota.Download(manifest)
+    requests = 0
+    try:
+        with partial.open("a+b") as file:
+            file.seek(0)
+            for kept in iter(lambda: file.read(CHUNK_BYTES), b""):
+                download.update(kept)
+            for chunk in _fetch_rest(http, url, manifest, download.received):
+                download.update(chunk)
+                file.write(chunk)
+                requests += 1
+            file.flush()
+            os.fsync(file.fileno())
+        download.finish()
+    except ota.Refused as refusal:
+        partial.unlink(missing_ok=True)
+        raise UpdateError(refusal.stage, _explain(refusal)) from refusal
+    partial.replace(target)
+    return target, requests
+
+
+def _fetch_rest(
+    http: httpx.Client, url: str, manifest: dict[str, Any], have: int
+) -> Iterator[bytes]:
+    """The bytes from `have` on, one Range at a time, all of the one file that was signed."""
+    size, etag = manifest["size"], f'"{manifest["sha256"]}"'
+    while have < size:
+        last = min(have + CHUNK_BYTES, size) - 1
+        asked = {"Range": f"bytes={have}-{last}", "If-Range": etag}
+        status, chunk = _get(http, url, asked)
+        if status != httpx.codes.PARTIAL_CONTENT:
+            raise UpdateError("download", "the server no longer has the file that was signed")
+        if not chunk:
+            raise UpdateError("download", "the server sent an empty range")
+        have += len(chunk)
+        yield chunk
+
+
+def _get_json(http: httpx.Client, path: str) -> dict[str, Any]:
+    try:
+        content = json.loads(_get(http, path, {})[1])
+    except ValueError:
+        content = None
+    if not isinstance(content, dict):
+        raise UpdateError("check-in", f"{path} was not answered with a JSON object")
+    return content
+
+
+def _get(http: httpx.Client, path: str, headers: dict[str, str]) -> tuple[int, bytes]:
+    """Status and body; tries again while the network or the server is away."""
+    problem = ""
+    for attempt in range(ATTEMPTS):
+        if attempt:
+            time.sleep(RETRY_WAIT_S * 2**attempt)
+        try:
+            with http.stream("GET", path, headers=headers) as answer:
+                body = _read_bounded(answer)
+        except httpx.TransportError as error:
+            problem = f"{http.base_url} cannot be reached ({error}): is the OTA server running?"
+            continue
+        if answer.is_success:
+            return answer.status_code, body
+        text = body[:300].decode(errors="replace")
+        problem = f"{path} was answered with {answer.status_code}: {text}"
+        if not answer.is_server_error:
+            break
+    raise UpdateError("check-in", problem)
+
+
+def _read_bounded(answer: httpx.Response) -> bytes:
+    """The body, unless it is larger or slower than any honest one."""
+    deadline = time.monotonic() + ANSWER_WITHIN_S
+    body = b""
+    for piece in answer.iter_bytes():
+        body += piece
+        if len(body) > MAX_ANSWER_BYTES:
+            raise UpdateError("download", f"more than {MAX_ANSWER_BYTES} bytes in one answer")
+        if time.monotonic() > deadline:
+            raise UpdateError("download", f"an answer took longer than {ANSWER_WITHIN_S:g} s")
+    return body
+
+
+def _decode(answer: dict[str, Any], field: str) -> bytes:
+    try:
+        return b64decode(answer[field], validate=True)
+    except (KeyError, TypeError, ValueError):
+        raise UpdateError("check-in", f"the answer has no base64 in {field!r}") from None
+
+
+def _explain(refusal: ota.Refused) -> str:
+    return f"{refusal.reason} ({refusal.detail})" if refusal.detail else refusal.reason
+
+
+def _quantise(values: Any, tensor: dict[str, Any]) -> Any:
+    import numpy as np
+
+    if tensor["dtype"] != np.int8:
+        return values
+    scale, zero_point = tensor["quantization"]
+    return np.clip(np.round(values / scale) + zero_point, -128, 127).astype(np.int8)
+
+
+def _dequantise(values: Any, tensor: dict[str, Any]) -> Any:
+    import numpy as np
+
+    if tensor["dtype"] != np.int8:
+        return values
+    scale, zero_point = tensor["quantization"]
+    return (values.astype(np.float32) - zero_point) * scale
