@@ -20,7 +20,7 @@ SESSION_EXPIRY_S: Final = 7 * 86_400
 KEEP_ALIVE_S: Final = 60
 CONNECT_TIMEOUT_S: Final = 10.0
 READ_BYTES: Final = 256 * 1024
-IDLE_S: Final = 1.0
+IDLE_S: Final = 0.2
 
 _Answer = TypeVar("_Answer", Connack, Suback)
 
@@ -75,7 +75,7 @@ class Subscriber:
         self._await(Suback)
 
     def receive(self, max_messages: int, max_bytes: int, wait_s: float) -> list[Publish]:
-        """Messages in order of arrival, none if none came within a second.
+        """Messages in order of arrival, none if none came within 0.2 s.
 
         Collects until a limit is reached, or for `wait_s` after the first message.
         """

@@ -64,10 +64,8 @@ def test_metrics_count_every_outcome(
     await_counted(database, 3)
     wait_until(lambda: 'outcome="quarantined"' in ingest.get("/metrics")[1])
     page = ingest.get("/metrics")[1]
-    values = dict(
-        re.findall(r'^zenthos_middleware_(\w+){.*?(?:outcome|reason)="(\w+)"', page, re.M)
-    )
-    assert set(values) == {"messages_ingested_total", "validation_errors_total"}
+    for outcome in ("stored", "duplicate", "quarantined"):
+        assert re.search(rf'messages_ingested_total{{[^}}]*"{outcome}"[^}}]*}} 1.0', page)
     assert "zenthos_middleware_messages_received_total{" in page
     assert "zenthos_middleware_ingest_latency_ms_bucket{" in page
     assert "zenthos_middleware_db_write_latency_ms_bucket{" in page
@@ -124,9 +122,9 @@ def test_nothing_heavy_is_imported() -> None:
     script = (
         "import sys, ingest.service, ingest.__main__;"
         "heavy = {'dagster', 'polars', 'fastapi', 'tensorflow', 'mlflow', 'numpy', 'pandas'};"
-        "sys.exit(', '.join(heavy & set(sys.modules)))"
+        "print(*heavy & set(sys.modules))"
     )
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=False
     )
-    assert done.stderr == ""
+    assert (done.stdout, done.stderr) == ("\n", "")
