@@ -25,7 +25,9 @@ class ReportingGroup(TyperGroup):
         try:
             return super().invoke(ctx)
         except ZenthosError as error:
-            Console(stderr=True).print(str(error), style="red", markup=False, highlight=False)
+            Console(stderr=True).print(
+                str(error), style="red", markup=False, highlight=False, soft_wrap=True
+            )
             sys.exit(1)
         except KeyboardInterrupt:
             Console(stderr=True).print("interrupted", style="yellow")
@@ -72,7 +74,7 @@ def up() -> None:
     console.print("\nthe stack is ready" if started else "\nthe stack runs already")
     for name, url in urls(stack.settings()).items():
         console.print(f"  {name:<8} {url}")
-    console.print(f"  {'logs':<8} {stack.files().logs}")
+    console.print(f"  {'logs':<8} {stack.files().logs}", soft_wrap=True)
 
 
 @app.command()
