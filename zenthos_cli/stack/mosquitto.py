@@ -21,6 +21,9 @@ HOST: Final = "127.0.0.1"
 STOP_SIGNAL: Final = Signals.SIGTERM
 """Mosquitto saves its sessions and queued messages before it ends."""
 
+SYSTEM_FOLDERS: Final = (Path("/usr/sbin"), Path("/usr/local/sbin"))
+"""Where Mosquitto is installed, which is on the PATH of root alone."""
+
 _INFRA: Final = Path(__file__).parents[2] / "infra"
 _TEMPLATES: Final = _INFRA / "mosquitto"
 _UNPACK: Final = _INFRA / "unpack-debian.sh"
@@ -62,7 +65,7 @@ def find_mosquitto(unpacked: Path) -> Mosquitto:
     Raises:
         ConfigurationError: where there is neither, saying how to install it.
     """
-    installed = Mosquitto(tuple(map(Path, [*os.get_exec_path(), "/usr/sbin", "/usr/local/sbin"])))
+    installed = Mosquitto((*map(Path, os.get_exec_path()), *SYSTEM_FOLDERS))
     if installed.complete:
         return installed
     local = _unpacked(unpacked)
