@@ -16,6 +16,7 @@ from zenthos_cli.stack.keys import make_keys, write_private
 from zenthos_cli.stack.mosquitto import Broker, Mosquitto
 from zenthos_cli.stack.postgres import PostgresCluster
 from zenthos_core import tokens
+from zenthos_core.errors import ConfigurationError
 from zenthos_core.settings import STACK_ENV, Settings, load_settings
 from zenthos_core.tokens import Role
 
@@ -127,8 +128,16 @@ def _defaults(wanted: Settings, home: Path, kept: Secrets) -> dict[str, object]:
 
 
 def _keep_secrets(path: Path) -> Secrets:
-    if path.exists():
+    try:
         return msgspec.json.decode(path.read_bytes(), type=Secrets)
+    except msgspec.DecodeError as error:
+        raise ConfigurationError(f"{path} is damaged ({error}): restore it") from None
+    except FileNotFoundError:
+        if (path.parent / "postgres").exists():
+            raise ConfigurationError(
+                f"{path} is missing, and with it the password of {path.parent / 'postgres'}:"
+                " restore it, or remove that folder to begin anew"
+            ) from None
     made = Secrets(postgres=secrets.token_urlsafe(24), mqtt=secrets.token_urlsafe(24))
     write_private(path, msgspec.json.encode(made))
     return made

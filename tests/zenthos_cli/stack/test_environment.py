@@ -1,19 +1,19 @@
 """What `zenthos up` writes for everyone else to read."""
 
+import os
 import stat
 from pathlib import Path
 
 import pytest
 
 from zenthos_cli.stack.environment import prepare_environment
+from zenthos_core.errors import ConfigurationError
 from zenthos_core.settings import load_settings
 from zenthos_core.tokens import Role, verify
 
 
 @pytest.fixture(autouse=True)
 def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
-    import os
-
     for name in os.environ:
         if name.startswith("ZENTHOS_"):
             monkeypatch.delenv(name)
@@ -35,6 +35,17 @@ def test_secrets_are_their_owners_alone(tmp_path: Path, name: str) -> None:
 
 def test_secrets_are_made_once(tmp_path: Path) -> None:
     assert prepare_environment(tmp_path).secrets == prepare_environment(tmp_path).secrets
+
+
+def test_a_lost_password_is_said_before_anything_starts(tmp_path: Path) -> None:
+    home = prepare_environment(tmp_path).home
+    (home / "postgres").mkdir()
+    (home / "secrets.json").write_bytes(b"{")
+    with pytest.raises(ConfigurationError, match="damaged"):
+        prepare_environment(tmp_path)
+    (home / "secrets.json").unlink()
+    with pytest.raises(ConfigurationError, match="remove that folder"):
+        prepare_environment(tmp_path)
 
 
 def test_no_two_stacks_share_a_password(tmp_path: Path) -> None:
