@@ -85,7 +85,7 @@ class LoadedMapping:
 
     def error(self, key: str, problem: str) -> ConfigurationError:
         """An error at the line where `key` is set."""
-        return _error_at(self.path, self._text, key, problem)
+        return _error_at(self.path, self._text, [key], problem)
 
     def regex(self, key: Literal["file", "columns"]) -> re.Pattern[str]:
         """That pattern of [device], compiled."""
@@ -143,13 +143,16 @@ def load_mapping(path: Path) -> LoadedMapping:
     try:
         return LoadedMapping(path, text, msgspec.convert(document, Mapping))
     except msgspec.ValidationError as error:
-        names = [a or b for a, b in re.findall(r"`(\w+)`|\.(\w+)", str(error))]
-        key = next((name for name in reversed(names) if name in text), "")
-        raise _error_at(path, text, key, str(error)) from None
+        places = re.findall(r"field `(\w+)`", str(error)) + re.findall(r"\.(\w+)", str(error))[::-1]
+        raise _error_at(path, text, places, str(error)) from None
 
 
-def _error_at(path: Path, text: str, key: str, problem: str) -> ConfigurationError:
-    pattern = re.compile(rf'^\s*\[?"?{re.escape(key)}"?\s*[\]=]')
-    numbered = enumerate(text.splitlines(), 1)
-    line = next((number for number, content in numbered if pattern.match(content)), 1)
-    return ConfigurationError(f"{path}, line {line}: {problem}")
+def _error_at(path: Path, text: str, keys: list[str], problem: str) -> ConfigurationError:
+    """An error at the first line that sets the first of `keys` that any line sets."""
+    lines = text.splitlines()
+    for key in keys:
+        pattern = re.compile(rf'\s*\[?"?{re.escape(key)}"?\s*[\]=]')
+        for number, line in enumerate(lines, 1):
+            if pattern.match(line):
+                return ConfigurationError(f"{path}, line {number}: {problem}")
+    return ConfigurationError(f"{path}, line 1: {problem}")
