@@ -7,19 +7,21 @@ from typing import Final
 
 from fastapi import FastAPI
 
+from ota_api.bodies import MAX_BODY_BYTES, BodyLimit
 from ota_api.devices.routes import router as devices
 from ota_api.farms.routes import router as farms
 from ota_api.health.routes import router as health
 from ota_api.keys.routes import router as keys
 from ota_api.problems import install_problem_handlers
+from ota_api.releases.routes import PUBLISH_PATHS
 from ota_api.releases.routes import router as releases
+from ota_api.releases.schemas import MAX_PUBLISH_BYTES
 from ota_api.resources import open_resources
 from ota_api.telemetry import RequestRecorder
 from zenthos_core import __version__
 from zenthos_core.settings import Settings
 
-MAX_BODY_BYTES: Final = 64 * 1024
-"""Of any body but a publication's."""
+_BODY_LIMITS: Final = dict.fromkeys(PUBLISH_PATHS, MAX_PUBLISH_BYTES)
 
 
 def create_app(settings: Settings, clock: Callable[[], float] = time.time) -> FastAPI:
@@ -36,9 +38,9 @@ def create_app(settings: Settings, clock: Callable[[], float] = time.time) -> Fa
         summary="Device registry and signed releases.",
         version=__version__,
         lifespan=lifespan,
-        max_body_size=MAX_BODY_BYTES,
         telemetry={"operation_spans": False, "logs": False},
     )
+    app.add_middleware(BodyLimit, limit_of=lambda path: _BODY_LIMITS.get(path, MAX_BODY_BYTES))
     app.add_middleware(RequestRecorder)
     install_problem_handlers(app)
     for router in (health, keys, farms, devices, releases):

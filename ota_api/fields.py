@@ -7,14 +7,14 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from zenthos_core.topics import DEVICE_ID, DEVICE_MODEL
 
-PRINTABLE: Final = r"^[^\x00-\x1f\x7f]*\S[^\x00-\x1f\x7f]*$"
-"""One line with something on it: no control characters, which no database text or log wants."""
+PRINTABLE: Final = r"^[^\x00-\x1f\x7f\s](?:[^\x00-\x1f\x7f]*[^\x00-\x1f\x7f\s])?$"
+"""One line, no blanks around it: no control characters, which no database text or log wants."""
 
 
 class RequestBody(BaseModel):
     """A body from outside: a misspelt field is an error, not ignored."""
 
-    model_config = ConfigDict(extra="forbid", str_strip_whitespace=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
 DeviceId = Annotated[str, StringConstraints(pattern=f"^{DEVICE_ID.pattern}$")]

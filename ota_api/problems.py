@@ -49,7 +49,6 @@ _ADVICE: Final[dict[int, str]] = {
     400: "the body could not be read as JSON: send one JSON object, not nested too deep",
     404: "no such route: see /docs",
     405: "this route does not take that method: see /docs",
-    413: "the body is too large for this route",
 }
 
 

@@ -22,7 +22,6 @@ from ota_api.releases.repository import (
     Slot,
 )
 from ota_api.releases.schemas import (
-    MAX_PUBLISH_BYTES,
     Publication,
     Published,
     ReleaseCounter,
@@ -34,6 +33,7 @@ from zenthos_core import lake
 from zenthos_core.manifest import FIRMWARE_VERSION, MODEL_VERSION, RELEASE_NAME
 
 router = APIRouter(tags=["releases"])
+PUBLISH_PATHS: Final = ("/firmware/publish", "/models/publish")
 
 ModelName = Annotated[str, Path(pattern=f"^{RELEASE_NAME.pattern}$")]
 FirmwareVersion = Annotated[str, Path(pattern=f"^({LATEST}|{FIRMWARE_VERSION.pattern})$")]
@@ -59,7 +59,6 @@ Body = Annotated[Publication, Depends(_read_publication)]
 _BODY_SCHEMA: Final = {"schema": Publication.model_json_schema()}
 _PUBLISH: Final[dict[str, Any]] = {
     "status_code": HTTPStatus.CREATED,
-    "max_body_size": MAX_PUBLISH_BYTES,
     "openapi_extra": {
         "requestBody": {"required": True, "content": {"application/json": _BODY_SCHEMA}}
     },

@@ -23,7 +23,9 @@ class Signer:
         """root, firmware, model or online."""
         return read_key(self._folder / f"{name}.key")
 
-    def model(self, binary: bytes = BINARY, *, key: str = "model", **changes: Any) -> dict[str, Any]:
+    def model(
+        self, binary: bytes = BINARY, *, key: str = "model", **changes: Any
+    ) -> dict[str, Any]:
         """A model release."""
         fields = {
             "kind": "model",

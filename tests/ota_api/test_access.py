@@ -1,0 +1,185 @@
+"""Who may call what: every route with every role, and tokens that must fail."""
+
+import hmac
+import json
+import time
+from base64 import urlsafe_b64encode
+from typing import Any
+
+import jwt
+import pytest
+
+from tests.ota_api.conftest import DEVICE_ID, DEVICE_MODEL, Ota
+from zenthos_core import tokens
+from zenthos_core.tokens import Role
+
+ALL = {None, Role.ADMIN, Role.OPERATOR, Role.VIEWER, Role.DEVICE}
+KNOWN = ALL - {None}
+USERS = KNOWN - {Role.DEVICE}
+
+WHO_MAY: dict[tuple[str, str], set[Role | None]] = {
+    ("GET", "/health"): ALL,
+    ("GET", "/health/ready"): ALL,
+    ("GET", "/metrics"): ALL,
+    ("GET", "/.well-known/jwks.json"): ALL,
+    ("GET", "/keys.json"): ALL,
+    ("GET", "/docs"): ALL,
+    ("GET", "/openapi.json"): ALL,
+    ("POST", "/farms"): {Role.ADMIN},
+    ("GET", "/farms"): USERS,
+    ("POST", "/devices/register"): {Role.ADMIN},
+    ("GET", "/devices"): USERS,
+    ("GET", f"/devices/{DEVICE_ID}/status"): KNOWN,
+    ("GET", f"/device/{DEVICE_ID}/status"): KNOWN,
+    ("GET", f"/firmware/{DEVICE_MODEL}/latest"): KNOWN,
+    ("GET", f"/models/{DEVICE_MODEL}/irrigation/latest"): KNOWN,
+    ("GET", f"/models/{DEVICE_MODEL}/irrigation/latest?download=true"): KNOWN,
+    ("HEAD", f"/models/{DEVICE_MODEL}/irrigation/latest?download=true"): KNOWN,
+    ("GET", f"/release-counters/{DEVICE_MODEL}/model"): USERS,
+    ("POST", "/firmware/publish"): {Role.ADMIN, Role.OPERATOR},
+    ("POST", "/models/publish"): {Role.ADMIN, Role.OPERATOR},
+}
+
+
+def documented_paths(ota: Ota) -> set[tuple[str, str]]:
+    paths = ota.http.get("/openapi.json").json()["paths"]
+    return {(method.upper(), path) for path, item in paths.items() for method in item}
+
+
+def test_matrix(ota: Ota) -> None:
+    ota.register()
+    ota.publish(ota.signer.model())
+    ota.publish(ota.signer.firmware(), path="/firmware/publish")
+    bodies: dict[str, dict[str, Any]] = {
+        "/farms": {"name": "North"},
+        "/devices/register": {
+            "device_id": DEVICE_ID,
+            "device_model": DEVICE_MODEL,
+            "device_type": "soil_sensor",
+            "farm_name": "North",
+        },
+        "/firmware/publish": ota.signer.firmware(),
+        "/models/publish": ota.signer.model(),
+    }
+    wrong = []
+    for (method, path), allowed in WHO_MAY.items():
+        for role in ALL:
+            body = {"json": bodies[path]} if method == "POST" else {}
+            answer = ota.send(method, path, role, **body)
+            expected = 200 if role in allowed else 401 if role is None else 403
+            if answer.status_code != expected:
+                wrong.append(f"{method} {path} as {role}: {answer.status_code}")
+    assert wrong == []
+
+
+def test_matrix_holds_every_route(ota: Ota) -> None:
+    tried = {(method, path.partition("?")[0]) for method, path in WHO_MAY}
+    names = {
+        "{device_id}": DEVICE_ID,
+        "{device_model}": DEVICE_MODEL,
+        "{name}": "irrigation",
+        "{version}": "latest",
+        "{kind}": "model",
+    }
+    for method, path in documented_paths(ota):
+        filled = path
+        for name, value in names.items():
+            filled = filled.replace(name, value)
+        assert (method, filled) in tried
+
+
+def test_publishing_takes_the_scope(ota: Ota) -> None:
+    for role in (Role.ADMIN, Role.OPERATOR):
+        headers = {"Authorization": f"Bearer {ota.token(role, scopes=['read'])}"}
+        answer = ota.http.post("/models/publish", json=ota.signer.model(), headers=headers)
+        assert answer.status_code == 403
+        assert "scope publish" in answer.json()["detail"]
+
+
+def test_refusals_say_what_to_do(ota: Ota) -> None:
+    answer = ota.send("GET", "/devices", None)
+    assert answer.headers["www-authenticate"].startswith("Bearer")
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.json()["status"] == 401
+    assert "Authorization: Bearer" in answer.json()["detail"]
+
+
+def encode_bytes(data: bytes) -> str:
+    return urlsafe_b64encode(data).rstrip(b"=").decode()
+
+
+def encode_part(content: dict[str, Any]) -> str:
+    return encode_bytes(json.dumps(content).encode())
+
+
+def forged_tokens(ota: Ota) -> dict[str, str]:
+    """Tokens by what is wrong with them."""
+    now = int(time.time())
+    claims = {"iss": "zenthos", "sub": "x", "role": "admin", "iat": now, "exp": now + 60}
+    endless = {name: value for name, value in claims.items() if name != "exp"}
+    header, payload, signature = ota.token(Role.ADMIN).split(".")
+    public = ota.settings.token_public_key_file.read_bytes()
+    private = ota.settings.token_private_key_file.read_bytes()
+    symmetric = f"{encode_part({'alg': 'HS256', 'typ': 'JWT'})}.{encode_part(claims)}"
+    mac = hmac.digest(public, symmetric.encode(), "sha256")
+    return {
+        "alg none": f"{encode_part({'alg': 'none'})}.{payload}.",
+        "alg none, signature kept": f"{encode_part({'alg': 'None'})}.{payload}.{signature}",
+        "HS256 with the public key": f"{symmetric}.{encode_bytes(mac)}",
+        "expired": ota.token(Role.ADMIN, now=now - 7200),
+        "from the future": ota.token(Role.ADMIN, now=now + 3600),
+        "tampered claims": f"{header}.{encode_part(claims)}.{signature}",
+        "tampered signature": f"{header}.{payload}.{signature[:-4]}AAAA",
+        "other key": jwt.encode(claims, tokens.generate_private_key(), "ES256"),
+        "other issuer": jwt.encode({**claims, "iss": "elsewhere"}, private, "ES256"),
+        "no expiry": jwt.encode(endless, private, "ES256"),
+        "unknown role": jwt.encode({**claims, "role": "root"}, private, "ES256"),
+        "not a token": "a.b.c",
+        "long": "x" * 8000,
+    }
+
+
+def test_tokens_that_must_fail(ota: Ota) -> None:
+    passed = [
+        attack
+        for attack, token in forged_tokens(ota).items()
+        if ota.http.get("/devices", headers={"Authorization": f"Bearer {token}"}).status_code != 401
+    ]
+    assert passed == []
+
+
+@pytest.mark.parametrize("header", ["", "Bearer", "Basic YTpi", "bearer a b"])
+def test_authorization_that_must_fail(ota: Ota, header: str) -> None:
+    assert ota.http.get("/devices", headers={"Authorization": header}).status_code == 401
+
+
+def test_a_device_fetches_for_its_own_model_alone(ota: Ota) -> None:
+    ota.register()
+    ota.publish(ota.signer.model(device_models=["esp32-s3", "esp32-cam"]))
+    assert ota.send("GET", "/models/esp32-s3/irrigation/latest", Role.DEVICE).status_code == 200
+    for path in ("/models/esp32-cam/irrigation/latest", "/firmware/esp32-cam/latest"):
+        answer = ota.send("GET", path, Role.DEVICE)
+        assert answer.status_code == 403
+        assert "esp32-s3" in answer.json()["detail"]
+
+
+def test_a_device_that_is_not_registered_fetches_nothing(ota: Ota) -> None:
+    ota.publish(ota.signer.model())
+    headers = ota.headers(Role.DEVICE, "ghost-device")
+    answer = ota.http.get("/models/esp32-s3/irrigation/latest", headers=headers)
+    assert answer.status_code == 403
+
+
+def test_token_of_a_registration_works(ota: Ota) -> None:
+    token = ota.register().json()["jwt_token"]
+    headers = {"Authorization": f"Bearer {token}"}
+    assert ota.http.get(f"/devices/{DEVICE_ID}/status", headers=headers).status_code == 200
+    assert ota.http.get("/devices", headers=headers).status_code == 403
+
+
+def test_jwks_verifies_tokens(ota: Ota) -> None:
+    keys = jwt.PyJWKSet.from_dict(ota.http.get("/.well-known/jwks.json").json())
+    token = ota.token(Role.VIEWER, "somebody")
+    key = keys[jwt.get_unverified_header(token)["kid"]]
+    claims = jwt.decode(token, key, algorithms=["ES256"], issuer="zenthos")
+    assert claims["sub"] == "somebody"
