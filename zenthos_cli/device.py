@@ -59,6 +59,8 @@ class FetchedRelease:
     size_bytes: int
     key_id: str
     path: Path
+    metrics: dict[str, float]
+    """Scores of the model, from the signed lineage."""
     requests: int
     """Range requests that the download took."""
 
@@ -102,6 +104,7 @@ def fetch_model(  # noqa: PLR0917 - a device's whole configuration
         size_bytes=manifest["size"],
         key_id=manifest["key_id"],
         path=path,
+        metrics=manifest.get("lineage", {}).get("metrics", {}),
         requests=requests,
     )
 
@@ -203,7 +206,7 @@ def _fetch_rest(
 def _get_json(http: httpx.Client, path: str) -> dict[str, Any]:
     try:
         content = json.loads(_get(http, path, {})[1])
-    except ValueError:
+    except (ValueError, RecursionError):
         content = None
     if not isinstance(content, dict):
         raise UpdateError("check-in", f"{path} was not answered with a JSON object")

@@ -111,6 +111,39 @@ def status(
         raise typer.Exit(1)
 
 
+@app.command()
+def demo(
+    devices: Annotated[int, typer.Option(min=3, help="Simulated devices.")] = 24,
+    days: Annotated[int, typer.Option(min=30, help="Days of their history.")] = 120,
+    recordings: Annotated[
+        list[Path] | None,
+        typer.Option("--replay", help="Replay these files or folders instead; with --mapping."),
+    ] = None,
+    mapping: Annotated[
+        Path | None, typer.Option(help="How columns of the recordings become readings (TOML).")
+    ] = None,
+) -> None:
+    """Run the main job once: fleet, ingest, lineage, model, signed release. The stack stays up."""
+    from zenthos_cli import demo as demos
+    from zenthos_core.settings import load_settings
+
+    if (recordings is None) != (mapping is None):
+        raise typer.BadParameter("--replay and --mapping go together")
+    up()
+    settings, console = load_settings(), Console(highlight=False)
+    stream = (
+        demos.simulated_fleet(settings, console, devices, days)
+        if recordings is None or mapping is None
+        else demos.recorded_fleet(settings, console, recordings, mapping)
+    )
+    summary = demos.run_demo(settings, stream, console)
+    demos.write_summary(summary, settings.home / "demo.json")
+    console.print(demos.summary_table(summary))
+    console.print("look at the addresses above; `make dev-down` stops everything")
+    if summary.lost:
+        raise typer.Exit(1)
+
+
 @bench_app.command("ingest")
 def bench_ingest(
     messages: Annotated[int, typer.Argument(min=1, help="Messages of about 300 B.")] = 200_000,
