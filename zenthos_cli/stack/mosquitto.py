@@ -4,6 +4,7 @@ Mosquitto is taken from PATH; where it is not installed, the Debian packages are
 folder without root, with the libraries that the machine lacks.
 """
 
+import fcntl
 import os
 import shutil
 import socket
@@ -68,11 +69,12 @@ def find_mosquitto(unpacked: Path) -> Mosquitto:
     installed = Mosquitto((*map(Path, os.get_exec_path()), *SYSTEM_FOLDERS))
     if installed.complete:
         return installed
-    local = _unpacked(unpacked)
-    if not local.complete:
-        _unpack_packages(unpacked)
-        local = _unpacked(unpacked)
-    return local
+    unpacked.parent.mkdir(parents=True, exist_ok=True)
+    with unpacked.with_name(f"{unpacked.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # tests in several processes share one folder
+        if not _unpacked(unpacked).complete:
+            _unpack_packages(unpacked)
+    return _unpacked(unpacked)
 
 
 def _unpacked(folder: Path) -> Mosquitto:
@@ -82,7 +84,8 @@ def _unpacked(folder: Path) -> Mosquitto:
 
 def _unpack_packages(folder: Path) -> None:
     """Unpack beside and rename, so that an interrupted download is never taken for whole."""
-    partial = folder.with_name(f"{folder.name}.{os.getpid()}.partial")
+    partial = folder.with_name(f"{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
     argv = ["sh", str(_UNPACK), "--with-dependencies", str(partial), *_PACKAGES]
     try:
         done = subprocess.run(argv, capture_output=True, text=True, check=False)
