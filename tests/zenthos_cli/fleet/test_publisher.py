@@ -2,19 +2,12 @@
 
 import asyncio
 import random
-import threading
-import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 
-import paho.mqtt.client as paho
 import pytest
-from paho.mqtt.enums import CallbackAPIVersion
-from paho.mqtt.packettypes import PacketTypes
-from paho.mqtt.properties import Properties
 
 from tests.servers import MosquittoServer
+from tests.zenthos_cli.fleet.conftest import Subscriber
 from zenthos_cli.fleet.messages import Device, status
 from zenthos_cli.fleet.mqtt import Message
 from zenthos_cli.fleet.publisher import connected
@@ -35,47 +28,6 @@ def say(device_id: str, state: str) -> Message:
     return status(Device(device_id, MODEL), state, now=1_700_000_000, salt=str(random.random()))
 
 
-class Subscriber:
-    """Everything that arrives, in order, by an independent client with a persistent session."""
-
-    def __init__(self, server: MosquittoServer) -> None:
-        self.received: list[Message] = []
-        self._ready = threading.Event()
-        self.client = paho.Client(
-            CallbackAPIVersion.VERSION2, client_id="test-subscriber", protocol=paho.MQTTv5
-        )
-        self.client.username_pw_set(server.username, server.password)
-        self.client.reconnect_delay_set(1, 1)
-        self.client.on_connect = lambda *_: self.client.subscribe("zenthos/#", qos=1)
-        self.client.on_subscribe = lambda *_: self._ready.set()
-        self.client.on_message = lambda _c, _u, m: self.received.append(Message(m.topic, m.payload))
-        kept = Properties(PacketTypes.CONNECT)
-        kept.SessionExpiryInterval = 3600
-        self.client.connect(server.host, server.port, clean_start=False, properties=kept)
-        self.client.loop_start()
-        assert self._ready.wait(10)
-
-    def telemetry(self) -> list[Message]:
-        return [message for message in self.received if message.topic.endswith("/telemetry")]
-
-    async def wait_for(self, distinct: int) -> None:
-        await asyncio.to_thread(self._wait_for, distinct)
-
-    def _wait_for(self, distinct: int) -> None:
-        deadline = time.monotonic() + 60
-        while len(set(self.telemetry())) < distinct:
-            assert time.monotonic() < deadline, "messages did not arrive"
-            time.sleep(0.05)
-
-
-@contextmanager
-def subscribed(server: MosquittoServer) -> Iterator[Subscriber]:
-    subscriber = Subscriber(server)
-    yield subscriber
-    subscriber.client.disconnect()
-    subscriber.client.loop_stop()
-
-
 def reading(device_id: str, number: int) -> Message:
     return Message(telemetry_topic(MODEL, device_id), b"%d" % number + b"x" * 300)
 
@@ -87,64 +39,66 @@ async def send(broker: Broker, who: list[Credentials], messages: list[Message]) 
             await publisher.publish(who[0].device_id, message)
 
 
-async def test_what_is_acknowledged_is_received_exactly_as_sent(mosquitto: MosquittoServer) -> None:
+async def test_what_is_acknowledged_is_received_exactly_as_sent(
+    mosquitto: MosquittoServer, subscriber: Subscriber
+) -> None:
     who = accounts(mosquitto, 4)
-    with subscribed(mosquitto) as subscriber:
-        sent = [reading(a.device_id, n) for n in range(2_500) for a in who]
-        broker = Broker(mosquitto.host, mosquitto.port)
-        async with connected(broker, who, say, random.Random(1)) as publisher:
-            for message in sent:
-                await publisher.publish(message.topic.split("/")[2], message)
-        await subscriber.wait_for(len(sent))
-        for account in who:
-            own = telemetry_topic(MODEL, account.device_id)
-            received = [m for m in subscriber.telemetry() if m.topic == own]
-            assert received == [m for m in sent if m.topic == own]
-        assert publisher.counters.acknowledged == len(sent) + 2 * len(who)
-        assert publisher.counters.resent == 0
+    sent = [reading(a.device_id, n) for n in range(2_500) for a in who]
+    broker = Broker(mosquitto.host, mosquitto.port)
+    async with connected(broker, who, say, random.Random(1)) as publisher:
+        for message in sent:
+            await publisher.publish(message.topic.split("/")[2], message)
+    await asyncio.to_thread(subscriber.wait_for_distinct, len(sent))
+    for account in who:
+        own = telemetry_topic(MODEL, account.device_id)
+        received = [m for m in subscriber.telemetry() if m.topic == own]
+        assert received == [m for m in sent if m.topic == own]
+    assert publisher.counters.acknowledged == len(sent) + 2 * len(who)
+    assert publisher.counters.resent == 0
 
 
 async def test_a_device_says_online_then_offline_and_the_will_stays_unused(
-    mosquitto: MosquittoServer,
+    mosquitto: MosquittoServer, subscriber: Subscriber
 ) -> None:
     who = accounts(mosquitto, 1)
-    with subscribed(mosquitto) as subscriber:
-        broker = Broker(mosquitto.host, mosquitto.port)
-        async with connected(broker, who, say, random.Random(1)) as publisher:
-            await publisher.publish(who[0].device_id, reading(who[0].device_id, 1))
-        await subscriber.wait_for(1)
-        await asyncio.sleep(0.3)
-        states = [b'"online"' in m.payload for m in subscriber.received if "status" in m.topic]
-        assert states == [True, False]
+    broker = Broker(mosquitto.host, mosquitto.port)
+    async with connected(broker, who, say, random.Random(1)) as publisher:
+        await publisher.publish(who[0].device_id, reading(who[0].device_id, 1))
+    await asyncio.to_thread(subscriber.wait_for_distinct, 1)
+    await asyncio.sleep(0.3)
+    states = [b'"online"' in m.payload for m in subscriber.received if "status" in m.topic]
+    assert states == [True, False]
 
 
 @pytest.mark.fault
-async def test_a_restart_of_the_broker_loses_nothing(mosquitto: MosquittoServer) -> None:
+async def test_a_restart_of_the_broker_loses_nothing(
+    mosquitto: MosquittoServer, subscriber: Subscriber
+) -> None:
     who = accounts(mosquitto, 20)
-    with subscribed(mosquitto) as subscriber:
-        sent = [reading(a.device_id, n) for n in range(2_000) for a in who]
-        broker = Broker(mosquitto.host, mosquitto.port)
-        async with connected(broker, who, say, random.Random(1)) as publisher:
-            for number, message in enumerate(sent):
-                await publisher.publish(message.topic.split("/")[2], message)
-                if number == len(sent) // 2:
-                    await asyncio.to_thread(mosquitto.restart)
-        await subscriber.wait_for(len(sent))
-        received = Counter(subscriber.telemetry())
-        assert set(received) == set(sent)
-        assert received.total() - len(sent) <= publisher.counters.resent
-        assert publisher.counters.connects >= 2 * len(who)
+    sent = [reading(a.device_id, n) for n in range(2_000) for a in who]
+    broker = Broker(mosquitto.host, mosquitto.port)
+    async with connected(broker, who, say, random.Random(1)) as publisher:
+        for number, message in enumerate(sent):
+            await publisher.publish(message.topic.split("/")[2], message)
+            if number == len(sent) // 2:
+                await asyncio.to_thread(mosquitto.restart)
+    await asyncio.to_thread(subscriber.wait_for_distinct, len(sent))
+    received = Counter(subscriber.telemetry())
+    assert set(received) == set(sent)
+    assert received.total() - len(sent) <= publisher.counters.resent
+    assert publisher.counters.connects >= 2 * len(who)
 
 
-async def test_a_thousand_connections_in_one_process(mosquitto: MosquittoServer) -> None:
+async def test_a_thousand_connections_in_one_process(
+    mosquitto: MosquittoServer, subscriber: Subscriber
+) -> None:
     who = accounts(mosquitto, 1_000)
     broker = Broker(mosquitto.host, mosquitto.port)
-    with subscribed(mosquitto) as subscriber:
-        async with connected(broker, who, say, random.Random(1)) as publisher:
-            for account in who:
-                await publisher.publish(account.device_id, reading(account.device_id, 1))
-        await subscriber.wait_for(1_000)
-        assert publisher.counters.acknowledged == 3_000
+    async with connected(broker, who, say, random.Random(1)) as publisher:
+        for account in who:
+            await publisher.publish(account.device_id, reading(account.device_id, 1))
+    await asyncio.to_thread(subscriber.wait_for_distinct, 1_000)
+    assert publisher.counters.acknowledged == 3_000
 
 
 async def test_an_account_that_comes_late_is_waited_for(mosquitto: MosquittoServer) -> None:
