@@ -1,0 +1,211 @@
+"""A simulated device fetches a model from the real server, and from servers that lie."""
+
+import hashlib
+import json
+import threading
+import time
+from base64 import b64encode
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.ota_api.conftest import DEVICE_ID, DEVICE_MODEL, Ota
+from tests.ota_api.releases import BINARY, DAY_S
+from zenthos_cli import device
+from zenthos_cli.device import FetchedRelease, UpdateError, fetch_model
+from zenthos_core.signing import generate_key, public_half, read_key
+from zenthos_core.tokens import Role
+
+NEWER = b"newer weights " * 300
+
+
+@pytest.fixture
+def field(ota: Ota) -> Ota:
+    """A server with a registered device and a model for it."""
+    ota.register()
+    ota.publish(ota.signer.model())
+    return ota
+
+
+def fetch(ota: Ota, folder: Path, **changes: Any) -> FetchedRelease:
+    options = {
+        "ota_url": ota.settings.ota_url,
+        "token": ota.token(Role.DEVICE, DEVICE_ID),
+        "device_id": DEVICE_ID,
+        "device_model": DEVICE_MODEL,
+        "name": "irrigation",
+        "root_public_key": read_key(ota.settings.root_public_key_file),
+        "folder": folder,
+        **changes,
+    }
+    return fetch_model(**options)
+
+
+def test_fetches_verifies_and_keeps(field: Ota, tmp_path: Path) -> None:
+    fetched = fetch(field, tmp_path / "flash")
+    assert fetched.path.read_bytes() == BINARY
+    assert (fetched.name, fetched.release_counter) == ("irrigation", 1)
+    assert fetched.sha256 == hashlib.sha256(BINARY).hexdigest()
+    assert fetched.requests == -(-len(BINARY) // device.CHUNK_BYTES)
+    assert [path.name for path in (tmp_path / "flash").iterdir()] == ["irrigation.tflite"]
+
+
+def test_takes_the_newer_one_only(field: Ota, tmp_path: Path) -> None:
+    first = fetch(field, tmp_path)
+    with pytest.raises(UpdateError, match="counter_not_newer") as caught:
+        fetch(field, tmp_path, newest_counter=first.release_counter)
+    assert caught.value.stage == "manifest"
+    field.publish(field.signer.model(NEWER, release_counter=2))
+    second = fetch(field, tmp_path, newest_counter=first.release_counter)
+    assert second.path.read_bytes() == NEWER
+
+
+def test_continues_an_interrupted_download(field: Ota, tmp_path: Path) -> None:
+    whole = fetch(field, tmp_path)
+    whole.path.unlink()
+    partial = tmp_path / f".{whole.version}.{whole.sha256[:16]}.partial"
+    partial.write_bytes(BINARY[:5000])
+    again = fetch(field, tmp_path)
+    assert again.path.read_bytes() == BINARY
+    assert again.requests == whole.requests - 1
+    assert not partial.exists()
+
+
+def test_starts_anew_after_a_partial_download_that_was_damaged(field: Ota, tmp_path: Path) -> None:
+    whole = fetch(field, tmp_path)
+    partial = tmp_path / f".{whole.version}.{whole.sha256[:16]}.partial"
+    partial.write_bytes(b"damaged" * 100)
+    with pytest.raises(UpdateError, match="wrong_sha256"):
+        fetch(field, tmp_path)
+    assert whole.path.read_bytes() == BINARY  # the old one is still in place
+    assert not partial.exists()
+    assert fetch(field, tmp_path).sha256 == whole.sha256
+
+
+def test_trusts_no_other_root(field: Ota, tmp_path: Path) -> None:
+    with pytest.raises(UpdateError, match="not_signed_by_root") as caught:
+        fetch(field, tmp_path, root_public_key=public_half(generate_key()))
+    assert caught.value.stage == "keys"
+    assert list(tmp_path.glob("*.tflite")) == []
+
+
+def test_chip_of_another_board(field: Ota, tmp_path: Path) -> None:
+    field.publish(field.signer.model(NEWER, release_counter=2, chip="esp32c3"))
+    with pytest.raises(UpdateError, match="wrong_chip"):
+        fetch(field, tmp_path)
+
+
+def test_release_that_has_expired_by_the_device_clock(field: Ota, tmp_path: Path) -> None:
+    with pytest.raises(UpdateError, match="expired"):
+        fetch(field, tmp_path, clock=lambda: time.time() + 31 * DAY_S)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"name": "frost"}, "404"),
+        ({"device_model": "esp32-cam"}, "403"),
+        ({"token": "a.b.c"}, "401"),
+    ],
+)
+def test_refusals_of_the_server_are_told(
+    field: Ota, tmp_path: Path, changes: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(UpdateError, match=words) as caught:
+        fetch(field, tmp_path, **changes)
+    assert caught.value.stage == "check-in"
+
+
+def test_server_that_is_away(
+    ota: Ota, tmp_path: Path, free_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(device, "RETRY_WAIT_S", 0.0)
+    with pytest.raises(UpdateError, match="is the OTA server running"):
+        fetch(ota, tmp_path, ota_url=f"http://127.0.0.1:{free_port}")
+
+
+Answer = tuple[int, bytes]
+
+
+@contextmanager
+def lying_server(answer: Callable[[str, str | None], Answer]) -> Iterator[str]:
+    """An HTTP server that answers a path and Range as it likes."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            status, body = answer(self.path, self.headers.get("Range"))
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: object) -> None:
+            """Quiet."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def honest_answers(ota: Ota) -> dict[str, bytes]:
+    keys = ota.http.get("/keys.json").content
+    offer = ota.send("GET", f"/models/{DEVICE_MODEL}/irrigation/latest").content
+    return {"/keys.json": keys, f"/models/{DEVICE_MODEL}/irrigation/latest": offer}
+
+
+@pytest.mark.parametrize(
+    ("chunk", "status", "reason"),
+    [
+        (b"x" * 3250, 206, "wrong_sha256"),
+        (b"x" * 20_000, 206, "too_long"),
+        (b"x" * 200_000, 206, "more than 65536 bytes"),
+        (b"", 206, "empty range"),
+        (BINARY, 200, "no longer has the file"),
+        (b"gone", 404, "404"),
+    ],
+)
+def test_server_that_sends_other_bytes(
+    field: Ota, tmp_path: Path, chunk: bytes, status: int, reason: str
+) -> None:
+    honest = honest_answers(field)
+
+    def answer(path: str, asked: str | None) -> Answer:
+        return (200, honest[path]) if path in honest else (status, chunk)
+
+    with lying_server(answer) as url, pytest.raises(UpdateError, match=reason):
+        fetch(field, tmp_path, ota_url=url)
+    assert list(tmp_path.glob("*.tflite")) == []
+
+
+@pytest.mark.parametrize(
+    "offer",
+    [
+        b"",
+        b"[]",
+        b"not json",
+        b"{}",
+        json.dumps({"manifest": "%%", "signature": ""}).encode(),
+        json.dumps({"manifest": b64encode(b"{}").decode(), "signature": "AAAA"}).encode(),
+        json.dumps({"manifest": 5, "signature": None}).encode(),
+        b"[" * 50_000,
+    ],
+    ids=lambda offer: repr(offer[:20]),
+)
+def test_server_that_offers_nonsense(field: Ota, tmp_path: Path, offer: bytes) -> None:
+    honest = honest_answers(field)
+
+    def answer(path: str, asked: str | None) -> Answer:
+        return 200, honest["/keys.json"] if path == "/keys.json" else offer
+
+    with lying_server(answer) as url, pytest.raises(UpdateError):
+        fetch(field, tmp_path, ota_url=url)
