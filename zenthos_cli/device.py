@@ -8,12 +8,13 @@ import json
 import os
 import time
 from base64 import b64decode
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import httpx
+import msgspec
 
 from firmware.device import ota
 from zenthos_core.errors import ZenthosError
@@ -59,6 +60,7 @@ class FetchedRelease:
     size_bytes: int
     key_id: str
     path: Path
+    manifest: dict[str, Any]
     metrics: dict[str, float]
     """Scores of the model, from the signed lineage."""
     requests: int
@@ -104,27 +106,31 @@ def fetch_model(  # noqa: PLR0917 - a device's whole configuration
         size_bytes=manifest["size"],
         key_id=manifest["key_id"],
         path=path,
+        manifest=manifest,
         metrics=manifest.get("lineage", {}).get("metrics", {}),
         requests=requests,
     )
 
 
-def run_inference(model: Path, features: list[float]) -> list[float]:
-    """The model's class probabilities for one vector of features, by LiteRT on the host.
+def run_inference(release: FetchedRelease, features: Sequence[float]) -> dict[str, float]:
+    """Probability of each class for one vector of raw features, by the model as it was fetched.
 
     Raises:
         ImportError: where ai-edge-litert does not run on this machine.
+        UpdateError: where the manifest does not say how the model is quantised.
     """
     import numpy as np
-    from ai_edge_litert.interpreter import Interpreter
 
-    interpreter = Interpreter(model_path=str(model))
-    interpreter.allocate_tensors()
-    source, target = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
-    values = np.asarray([features], dtype=np.float32)
-    interpreter.set_tensor(source["index"], _quantise(values, source))
-    interpreter.invoke()
-    return [float(v) for v in _dequantise(interpreter.get_tensor(target["index"]), target)[0]]
+    from ml.quantised import run_int8
+    from ml.reports import Quantisation
+
+    try:
+        quantisation = msgspec.convert(release.manifest["quantization"], Quantisation)
+    except msgspec.ValidationError as error:
+        raise UpdateError("inference", f"quantization in the manifest: {error}") from None
+    rows = np.asarray([features], dtype=np.float32)
+    probabilities = run_int8(release.path.read_bytes(), quantisation, rows)[0]
+    return dict(zip(release.manifest["output_classes"], map(float, probabilities), strict=True))
 
 
 def _describe_device(device_model: str, name: str, newest_counter: int) -> dict[str, Any]:
@@ -256,21 +262,3 @@ def _decode(answer: dict[str, Any], field: str) -> bytes:
 
 def _explain(refusal: ota.Refused) -> str:
     return f"{refusal.reason} ({refusal.detail})" if refusal.detail else refusal.reason
-
-
-def _quantise(values: Any, tensor: dict[str, Any]) -> Any:
-    import numpy as np
-
-    if tensor["dtype"] != np.int8:
-        return values
-    scale, zero_point = tensor["quantization"]
-    return np.clip(np.round(values / scale) + zero_point, -128, 127).astype(np.int8)
-
-
-def _dequantise(values: Any, tensor: dict[str, Any]) -> Any:
-    import numpy as np
-
-    if tensor["dtype"] != np.int8:
-        return values
-    scale, zero_point = tensor["quantization"]
-    return (values.astype(np.float32) - zero_point) * scale

@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import subprocess
+import sys
 import threading
 import time
 from base64 import b64encode
@@ -209,3 +211,49 @@ def test_server_that_offers_nonsense(field: Ota, tmp_path: Path, offer: bytes) -
 
     with lying_server(answer) as url, pytest.raises(UpdateError):
         fetch(field, tmp_path, ota_url=url)
+
+
+CONVERSION = """
+import json, sys
+from pathlib import Path
+import keras, numpy as np
+from ml.convert import to_int8
+from ml.quantised import tensor_quantisation
+keras.utils.set_random_seed(1)
+model = keras.Sequential([
+    keras.Input((7,)), keras.layers.Normalization(mean=0.0, variance=1.0),
+    keras.layers.Dense(4, activation="relu"), keras.layers.Dense(2, activation="softmax"),
+])
+rows = np.random.default_rng(1).normal(size=(200, 7)).astype(np.float32)
+tflite = to_int8(model, rows)
+Path(sys.argv[1]).write_bytes(tflite)
+probabilities = model.predict(rows[:1], verbose=0)[0].tolist()
+print(json.dumps([tensor_quantisation(tflite), rows[0].tolist(), probabilities]))
+"""
+
+
+def test_runs_the_model_it_fetched(ota: Ota, tmp_path: Path) -> None:
+    converted = tmp_path / "model.tflite"
+    done = subprocess.run(
+        [sys.executable, "-c", CONVERSION, str(converted)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    scales, features, expected = json.loads(done.stdout.splitlines()[-1])
+    names = ("input_scale", "input_zero_point", "output_scale", "output_zero_point")
+    quantization = {
+        "feature_mean": [0.0] * 7,
+        "feature_deviation": [1.0] * 7,
+        **dict(zip(names, scales, strict=True)),
+    }
+    ota.register()
+    ota.publish(ota.signer.model(converted.read_bytes(), quantization=quantization))
+    result = device.run_inference(fetch(ota, tmp_path / "flash"), features)
+    assert list(result) == ["irrigate", "skip"]
+    assert result["irrigate"] == pytest.approx(expected[0], abs=0.05)
+
+
+def test_model_without_its_quantisation_is_not_run(field: Ota, tmp_path: Path) -> None:
+    with pytest.raises(UpdateError, match="quantization"):
+        device.run_inference(fetch(field, tmp_path), [0.0] * 7)
