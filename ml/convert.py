@@ -16,20 +16,11 @@ import polars as pl
 from numpy.typing import NDArray
 
 from ml.dataset import Split
-from ml.evaluation import Score, score
-from ml.quantised import Quantisation, run_int8, tensor_quantisation
+from ml.evaluation import score
+from ml.quantised import run_int8, tensor_quantisation
+from ml.reports import ConversionReport, Quantisation
 
 REPRESENTATIVE_ROWS: Final = 1_000
-
-
-class ConversionReport(msgspec.Struct, frozen=True):
-    """What the lineage needs to know of a conversion."""
-
-    quantisation: Quantisation
-    size_bytes: int
-    float_score: Score
-    int8_score: Score
-    max_probability_difference: float
 
 
 def convert_files(model_file: Path, dataset_file: Path, out: Path) -> ConversionReport:

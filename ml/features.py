@@ -35,15 +35,15 @@ MIN_TEMPERATURE_DIVISOR_C: Final = 5.0
 
 SCHEMA: Final = pl.Schema(
     {
-        "device_id": pl.String,
-        "date": pl.Date,
-        "soil_7d_avg": pl.Float64,
-        "soil_7d_stddev": pl.Float64,
-        "temp_7d_avg": pl.Float64,
-        "soil_trend_slope": pl.Float64,
-        "temp_variability": pl.Float64,
-        "days_since_irrigation": pl.Int32,
-        "days_since_rain": pl.Int32,
+        "device_id": pl.String(),
+        "date": pl.Date(),
+        "soil_7d_avg": pl.Float64(),
+        "soil_7d_stddev": pl.Float64(),
+        "temp_7d_avg": pl.Float64(),
+        "soil_trend_slope": pl.Float64(),
+        "temp_variability": pl.Float64(),
+        "days_since_irrigation": pl.Int32(),
+        "days_since_rain": pl.Int32(),
     }
 )
 
@@ -73,7 +73,7 @@ def compute_features(
         windows.pipe(_with_days_since, irrigation, "days_since_irrigation")
         .pipe(_with_days_since, rain, "days_since_rain")
         .select(SCHEMA.names())
-        .cast(dict(SCHEMA))
+        .cast(SCHEMA)
         .sort("device_id", "date")
     )
 

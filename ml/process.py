@@ -1,4 +1,4 @@
-"""Work that needs TensorFlow, in a process of its own: 11 s of import and 600 MB stay out of ours."""
+"""Work that needs TensorFlow, in a process of its own: its 11 s and 600 MB stay out of ours."""
 
 import os
 import subprocess

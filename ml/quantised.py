@@ -1,46 +1,32 @@
-"""Running the INT8 model as the device does, with LiteRT; TensorFlow is not loaded.
+"""Running the INT8 model as the device does, with LiteRT; TensorFlow is not loaded."""
 
-An input tensor of INT8 has one scale for all seven inputs, too coarse for a slope of 0.3 %/day
-beside a moisture of 30 %. So the device standardises first, with the means and deviations that the
-signed manifest carries: q_i = round((x_i - mean_i) / (deviation_i · scale)) + zero_point, saturated
-to -128 … 127.
-"""
+from typing import Final
 
-from typing import Any
-
-import msgspec
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 from numpy.typing import NDArray
 
 from ml.evaluation import Floats
+from ml.reports import Quantisation
 
-INT8_MIN, INT8_MAX = -128, 127
+INT8_MIN: Final = -128
+INT8_MAX: Final = 127
 
 
-class Quantisation(msgspec.Struct, frozen=True):
-    """How real numbers map to the model's INT8 tensors and back."""
+def quantise(quantisation: Quantisation, inputs: NDArray[np.float32]) -> NDArray[np.int8]:
+    """Raw features to the model's input."""
+    mean, deviation = np.array(quantisation.feature_mean), np.array(quantisation.feature_deviation)
+    steps = np.round((inputs - mean) / (deviation * quantisation.input_scale))
+    shifted: NDArray[np.float64] = np.clip(
+        steps + quantisation.input_zero_point, INT8_MIN, INT8_MAX
+    )
+    return shifted.astype(np.int8)
 
-    feature_mean: list[float]
-    feature_deviation: list[float]
-    input_scale: float
-    input_zero_point: int
-    output_scale: float
-    output_zero_point: int
 
-    def as_dict(self) -> dict[str, Any]:
-        """The `quantization` of a release manifest."""
-        return {"dtype": "int8", **msgspec.to_builtins(self)}
-
-    def quantise(self, inputs: NDArray[np.float32]) -> NDArray[np.int8]:
-        """Raw features to the model's input."""
-        standardised = (inputs - np.array(self.feature_mean)) / np.array(self.feature_deviation)
-        steps = np.round(standardised / self.input_scale) + self.input_zero_point
-        return np.clip(steps, INT8_MIN, INT8_MAX).astype(np.int8)
-
-    def dequantise(self, outputs: NDArray[np.int8]) -> Floats:
-        """The model's output to probabilities."""
-        return (outputs.astype(np.float64) - self.output_zero_point) * self.output_scale
+def dequantise(quantisation: Quantisation, outputs: NDArray[np.int8]) -> Floats:
+    """The model's output to probabilities."""
+    steps = outputs.astype(np.float64) - quantisation.output_zero_point
+    return steps * quantisation.output_scale
 
 
 def tensor_quantisation(model: bytes) -> tuple[float, int, float, int]:
@@ -60,8 +46,8 @@ def run_int8(model: bytes, quantisation: Quantisation, inputs: NDArray[np.float3
     source = interpreter.get_input_details()[0]["index"]
     target = interpreter.get_output_details()[0]["index"]
     outputs = []
-    for row in quantisation.quantise(inputs):
+    for row in quantise(quantisation, inputs):
         interpreter.set_tensor(source, row[np.newaxis])
         interpreter.invoke()
         outputs.append(interpreter.get_tensor(target)[0].copy())
-    return quantisation.dequantise(np.stack(outputs))
+    return dequantise(quantisation, np.stack(outputs))

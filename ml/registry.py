@@ -1,13 +1,14 @@
 """MLflow: each training is a run, each model that was trained a version of `irrigation`."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from mlflow import MlflowClient
-from mlflow.exceptions import MlflowException
-from mlflow.protos.databricks_pb2 import RESOURCE_ALREADY_EXISTS, ErrorCode
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
 
 MODEL_NAME: Final = "irrigation"
 EXPERIMENT: Final = "irrigation"
@@ -74,8 +75,5 @@ def _experiment_id(client: MlflowClient) -> str:
 
 
 def _ensure_model(client: MlflowClient) -> None:
-    try:
+    if not client.search_registered_models(f"name = '{MODEL_NAME}'", max_results=1):
         client.create_registered_model(MODEL_NAME, description="Irrigate or skip, 24 h ahead.")
-    except MlflowException as error:
-        if error.error_code != ErrorCode.Name(RESOURCE_ALREADY_EXISTS):
-            raise

@@ -11,18 +11,9 @@ import msgspec
 import polars as pl
 
 from ml.dataset import Split
-from ml.evaluation import Score, calibration
+from ml.evaluation import calibration
 from ml.plots import calibration_plot, ranking_plot
-
-
-class TrainingReport(msgspec.Struct, frozen=True):
-    """What the lineage needs to know of a training run."""
-
-    seed: int
-    l2: float
-    epochs: int
-    cross_validation_auc: dict[str, float]
-    scores: dict[str, Score]
+from ml.reports import TrainingReport
 
 
 def train_files(dataset_file: Path, out: Path, seed: int) -> TrainingReport:

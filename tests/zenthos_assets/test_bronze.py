@@ -1,0 +1,154 @@
+"""Draining the outbox: nothing lost, nothing doubled, whatever is interrupted."""
+
+from datetime import UTC, datetime, timedelta
+
+import psycopg
+import pytest
+
+from tests.zenthos_assets.conftest import HOUR_KEY, RECEIVED, Farmyard, reading
+from zenthos_assets import parquet
+from zenthos_assets.bronze import outbox
+from zenthos_core import lake
+from zenthos_core.errors import ArchiveError
+
+DAY = datetime(2026, 11, 19, tzinfo=UTC)
+HOUR = RECEIVED.replace(minute=0)
+
+
+def payloads(count: int, start: datetime = DAY) -> list[bytes]:
+    return [reading("soil-1", start + timedelta(minutes=n)) for n in range(count)]
+
+
+def archived(yard: Farmyard) -> list[bytes]:
+    keys = [key for (key,) in yard.execute("SELECT object_key FROM bronze_objects ORDER BY part")]
+    frames = [parquet.decode(yard.store.get(lake.BRONZE, key)) for key in keys]
+    return [payload for frame in frames for payload in frame["payload"]]
+
+
+def waiting(yard: Farmyard) -> int:
+    return int(yard.execute("SELECT count(*) FROM raw_messages")[0][0])
+
+
+def test_archives_every_byte_and_empties_the_outbox(farmyard: Farmyard) -> None:
+    sent = payloads(50)
+    farmyard.receive(sent)
+    assert farmyard.run("archive", HOUR_KEY).success
+    assert archived(farmyard) == sent
+    assert waiting(farmyard) == 0
+    days = farmyard.execute("SELECT day, row_count FROM bronze_days")
+    assert days == [(DAY.date(), 50)]
+
+
+def test_each_message_type_has_its_own_table(farmyard: Farmyard) -> None:
+    for kind in ("telemetry", "status", "inference", "logs"):
+        farmyard.receive([b'{"kind": "%s"}' % kind.encode()], message_type=kind)
+    assert farmyard.run("archive", HOUR_KEY).success
+    keys = [key for (key,) in farmyard.execute("SELECT object_key FROM bronze_objects ORDER BY 1")]
+    assert keys == [
+        f"{kind}/2026/11/20/05.parquet" for kind in ("inference", "logs", "status", "telemetry")
+    ]
+
+
+def test_what_comes_later_goes_to_the_next_part(farmyard: Farmyard) -> None:
+    farmyard.receive(payloads(3))
+    farmyard.run("archive", HOUR_KEY)
+    farmyard.receive(payloads(2, DAY + timedelta(hours=5)))
+    farmyard.run("archive", HOUR_KEY)
+    assert len(archived(farmyard)) == 5
+    assert farmyard.store.exists(lake.BRONZE, "telemetry/2026/11/20/05.1.parquet")
+
+
+def test_an_hour_without_messages_gets_no_object(farmyard: Farmyard) -> None:
+    assert farmyard.run("archive", HOUR_KEY).success
+    assert farmyard.execute("SELECT count(*) FROM bronze_objects") == [(0,)]
+    assert list(farmyard.store.keys(lake.BRONZE)) == []
+
+
+def test_large_hours_are_split_into_parts(farmyard: Farmyard) -> None:
+    sent = payloads(5)
+    farmyard.receive(sent)
+    with farmyard.platform.ops() as connection:
+        sizes = []
+        while part := outbox.archive_part(
+            connection, farmyard.store, "telemetry", HOUR, run_id="r", limit=2
+        ):
+            sizes.append(part.row_count)
+    assert sizes == [2, 2, 1]
+    assert archived(farmyard) == sent
+
+
+def test_a_crash_between_writing_and_commit_loses_and_doubles_nothing(farmyard: Farmyard) -> None:
+    sent = payloads(10)
+    farmyard.receive(sent)
+
+    class Crash(BaseException):
+        """What a killed process looks like from inside."""
+
+    class CrashingStore(type(farmyard.store)):  # type: ignore[misc]
+        def get(self, bucket: str, key: str) -> bytes:
+            raise Crash
+
+    with farmyard.platform.ops() as connection, pytest.raises(Crash):
+        outbox.archive_part(
+            connection, CrashingStore(farmyard.store.root), "telemetry", HOUR, run_id="r"
+        )
+    assert waiting(farmyard) == 10
+    assert farmyard.execute("SELECT count(*) FROM bronze_objects") == [(0,)]
+    orphan = farmyard.store.get(lake.BRONZE, lake.bronze_key("telemetry", HOUR, 0))
+    assert farmyard.run("archive", HOUR_KEY).success
+    assert archived(farmyard) == sent
+    assert waiting(farmyard) == 0
+    assert farmyard.store.get(lake.BRONZE, lake.bronze_key("telemetry", HOUR, 0)) == orphan
+
+
+def test_an_object_that_reads_back_otherwise_deletes_nothing(farmyard: Farmyard) -> None:
+    farmyard.receive(payloads(4))
+
+    class LyingStore(type(farmyard.store)):  # type: ignore[misc]
+        def put(self, bucket: str, key: str, data: bytes) -> None:
+            short = parquet.encode(parquet.decode(data).head(3))
+            super().put(bucket, key, short)
+
+    with farmyard.platform.ops() as connection, pytest.raises(ArchiveError):
+        outbox.archive_part(
+            connection, LyingStore(farmyard.store.root), "telemetry", HOUR, run_id="r"
+        )
+    assert waiting(farmyard) == 4
+
+
+def test_rows_that_commit_during_an_archive_stay_for_the_next_part(farmyard: Farmyard) -> None:
+    farmyard.receive(payloads(3))
+    late = payloads(2, DAY + timedelta(hours=1))
+
+    class SlowStore(type(farmyard.store)):  # type: ignore[misc]
+        def put(self, bucket: str, key: str, data: bytes) -> None:
+            farmyard.receive(late)
+            super().put(bucket, key, data)
+
+    with farmyard.platform.ops() as connection:
+        outbox.archive_part(
+            connection, SlowStore(farmyard.store.root), "telemetry", HOUR, run_id="r"
+        )
+    assert waiting(farmyard) == 2
+    farmyard.run("archive", HOUR_KEY)
+    assert len(archived(farmyard)) == 5
+
+
+def test_an_empty_past_partition_is_dropped(farmyard: Farmyard) -> None:
+    farmyard.receive(payloads(1))
+    assert farmyard.run("archive", HOUR_KEY).success
+    assert farmyard.execute("SELECT to_regclass('raw_messages_2026112005')") == [(None,)]
+
+
+def test_a_partition_is_kept_while_running_in_use_or_not_empty(farmyard: Farmyard) -> None:
+    farmyard.receive(payloads(1))
+    with farmyard.platform.ops() as connection:
+        later = HOUR + timedelta(days=1)
+        assert not outbox.drop_empty_partition(connection, HOUR, HOUR + timedelta(minutes=90))
+        assert not outbox.drop_empty_partition(connection, HOUR, later)
+        assert not outbox.drop_empty_partition(connection, HOUR - timedelta(hours=1), later)
+        farmyard.execute("DELETE FROM raw_messages")
+        with psycopg.connect(farmyard.ops_url) as reader:
+            reader.execute("SELECT count(*) FROM raw_messages_2026112005")
+            assert not outbox.drop_empty_partition(connection, HOUR, later)
+        assert outbox.drop_empty_partition(connection, HOUR, later)

@@ -1,0 +1,1 @@
+"""What arrived, byte for byte, by hour of receipt."""

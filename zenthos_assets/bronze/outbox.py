@@ -1,0 +1,158 @@
+"""Draining the outbox: one REPEATABLE READ transaction a part, so that nothing is lost or doubled.
+
+1. Copy out the hour's oldest rows, as of the transaction's snapshot.
+2. Write them as the hour's next part; read the object back and compare rows and content.
+3. Record the object and the days its readings are about.
+4. Delete what was copied: the same snapshot, so no row that came in between.
+5. Commit. A crash before it leaves the rows and an object that nothing names; the next run
+   overwrites that object. A crash after it leaves a recorded object and no rows.
+
+See docs/adr on why rows are deleted before partitions are dropped.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+import psycopg
+from psycopg import sql
+
+from zenthos_assets import parquet
+from zenthos_assets.bronze.transforms import content_hash, rows_per_day, to_frame
+from zenthos_core import lake
+from zenthos_core.blobs import BlobStore
+from zenthos_core.errors import ArchiveError
+
+PART_ROWS: Final = 500_000
+"""Most rows of one object: some 300 MB of payloads in memory."""
+
+HOUR: Final = timedelta(hours=1)
+DROP_LOCK_TIMEOUT: Final = "200ms"
+
+_SELECT: Final = """
+SELECT id, topic, payload, received_at, ingested_at, qos, retain, redelivered FROM raw_messages
+WHERE message_type = %(table)s AND received_at >= %(hour)s AND received_at < %(end)s
+ORDER BY id LIMIT %(limit)s"""
+_DELETE: Final = """
+DELETE FROM raw_messages WHERE message_type = %(table)s
+AND received_at >= %(hour)s AND received_at < %(end)s AND id <= %(last_id)s"""
+
+
+@dataclass(frozen=True)
+class Part:
+    """An archived object."""
+
+    object_key: str
+    row_count: int
+    size_bytes: int
+    sha256: str
+    days: int
+
+
+def archive_part(
+    connection: psycopg.Connection,
+    store: BlobStore,
+    table: str,
+    hour: datetime,
+    *,
+    run_id: str,
+    limit: int = PART_ROWS,
+) -> Part | None:
+    """Archive up to `limit` rows of an hour and commit; None where the outbox has none.
+
+    Raises:
+        ArchiveError: where what was read back is not what was written; nothing is deleted.
+    """
+    connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+    with connection.transaction():
+        scope = {"table": table, "hour": hour, "end": hour + HOUR, "limit": limit}
+        rows = connection.cursor(binary=True).execute(_SELECT, scope).fetchall()
+        if not rows:
+            return None
+        frame = to_frame([row[1:] for row in rows])
+        number = _next_part(connection, table, hour)
+        key = lake.bronze_key(table, hour, number)
+        data = parquet.encode(frame)
+        store.put(lake.BRONZE, key, data)
+        verify(store, key, len(frame), content_hash(frame))
+        part = Part(
+            key, len(frame), len(data), hashlib.sha256(data).hexdigest(), len(rows_per_day(frame))
+        )
+        _record(connection, table, hour, number, part, run_id=run_id)
+        with connection.cursor() as cursor:
+            cursor.executemany(
+                "INSERT INTO bronze_days (object_key, day, row_count) VALUES (%s, %s, %s)",
+                [(key, day, count) for day, count in rows_per_day(frame).items()],
+            )
+        deleted = connection.execute(_DELETE, {**scope, "last_id": rows[-1][0]}).rowcount
+        if deleted != len(rows):
+            raise ArchiveError(f"{key}: copied {len(rows)} rows but would delete {deleted}")
+    return part
+
+
+def verify(store: BlobStore, key: str, row_count: int, digest: str) -> None:
+    """Compare a stored object with what was to be stored; raises ArchiveError."""
+    frame = parquet.decode(store.get(lake.BRONZE, key))
+    if len(frame) != row_count or content_hash(frame) != digest:
+        raise ArchiveError(f"{lake.BRONZE}/{key} does not hold what was written to it")
+
+
+def drop_empty_partition(connection: psycopg.Connection, hour: datetime, now: datetime) -> bool:
+    """Drop a past hour's partition of the outbox if no message is left and nobody holds it."""
+    name = f"raw_messages_{hour.astimezone(UTC):%Y%m%d%H}"
+    if hour + 2 * HOUR > now:
+        return False
+    partition = sql.Identifier(name)
+    try:
+        with connection.transaction():
+            connection.execute(f"SET LOCAL lock_timeout = '{DROP_LOCK_TIMEOUT}'")
+            if not _exists(connection, name):
+                return False
+            lock = sql.SQL("LOCK TABLE raw_messages, {} IN ACCESS EXCLUSIVE MODE")
+            connection.execute(lock.format(partition))
+            found = connection.execute(sql.SQL("SELECT 1 FROM {} LIMIT 1").format(partition))
+            if found.fetchone():
+                return False
+            connection.execute(sql.SQL("DROP TABLE {}").format(partition))
+    except psycopg.errors.LockNotAvailable:
+        return False  # in use: the next run tries again
+    return True
+
+
+def _exists(connection: psycopg.Connection, table: str) -> bool:
+    row = connection.execute("SELECT to_regclass(%s) IS NOT NULL", [table]).fetchone()
+    return bool(row and row[0])
+
+
+def _next_part(connection: psycopg.Connection, table: str, hour: datetime) -> int:
+    row = connection.execute(
+        "SELECT count(*) FROM bronze_objects WHERE table_name = %s AND hour = %s", [table, hour]
+    ).fetchone()
+    return int(row[0]) if row else 0
+
+
+def _record(
+    connection: psycopg.Connection,
+    table: str,
+    hour: datetime,
+    number: int,
+    part: Part,
+    *,
+    run_id: str,
+) -> None:
+    connection.execute(
+        "INSERT INTO bronze_objects"
+        " (table_name, hour, part, object_key, row_count, size_bytes, sha256, run_id)"
+        " VALUES (%s, %s, %s, %s, %s, %s, %s, %s)",
+        [
+            table,
+            hour,
+            number,
+            part.object_key,
+            part.row_count,
+            part.size_bytes,
+            part.sha256,
+            run_id,
+        ],
+    )

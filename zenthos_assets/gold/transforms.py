@@ -1,0 +1,87 @@
+"""Cleaned readings to rollups; values in, values out. Features are ml.features.
+
+1. A value out of its plausible range counts as missing; the reading still counts as a sample.
+2. Rain is the sum over the period, null where no gauge reported.
+3. Deviations are of the sample (n - 1), null below two values.
+"""
+
+from typing import Final, Literal
+
+import polars as pl
+
+from zenthos_assets.silver.transforms import RANGES
+
+_MEASURES: Final = {
+    "soil_avg": pl.Float64(),
+    "soil_min": pl.Float64(),
+    "soil_max": pl.Float64(),
+    "soil_stddev": pl.Float64(),
+    "temp_avg": pl.Float64(),
+    "temp_min": pl.Float64(),
+    "temp_max": pl.Float64(),
+    "temp_stddev": pl.Float64(),
+    "humidity_avg": pl.Float64(),
+    "light_avg": pl.Float64(),
+    "battery_min": pl.Float64(),
+    "rain_mm": pl.Float64(),
+    "soil_20cm_avg": pl.Float64(),
+    "soil_40cm_avg": pl.Float64(),
+}
+HOURLY_SCHEMA: Final = pl.Schema(
+    {
+        "bucket": pl.Datetime("us", "UTC"),
+        "device_id": pl.String(),
+        "farm_id": pl.String(),
+        "sample_count": pl.Int64(),
+        **_MEASURES,
+    }
+)
+DAILY_SCHEMA: Final = pl.Schema(
+    {
+        "day": pl.Date(),
+        "device_id": pl.String(),
+        "farm_id": pl.String(),
+        "sample_count": pl.Int64(),
+        **_MEASURES,
+    }
+)
+
+
+def plausible(name: str) -> pl.Expr:
+    """A sensor's value, or null where it is out of range (rule 1)."""
+    return pl.when(pl.col(name).is_between(*RANGES[name])).then(pl.col(name))
+
+
+def rollup(silver: pl.DataFrame, period: Literal["hour", "day"]) -> pl.DataFrame:
+    """Statistics per device and hour (HOURLY_SCHEMA) or day (DAILY_SCHEMA)."""
+    soil, temperature = plausible("soil_moisture"), plausible("temperature")
+    rain = plausible("rainfall_mm")
+    time = pl.col("time")
+    bucket, schema = (
+        (time.dt.truncate("1h").alias("bucket"), HOURLY_SCHEMA)
+        if period == "hour"
+        else (time.dt.date().alias("day"), DAILY_SCHEMA)
+    )
+    return (
+        silver.group_by("device_id", bucket)
+        .agg(
+            farm_id=pl.col("farm_id").first(),
+            sample_count=pl.len().cast(pl.Int64),
+            soil_avg=soil.mean(),
+            soil_min=soil.min(),
+            soil_max=soil.max(),
+            soil_stddev=soil.std(),
+            temp_avg=temperature.mean(),
+            temp_min=temperature.min(),
+            temp_max=temperature.max(),
+            temp_stddev=temperature.std(),
+            humidity_avg=plausible("humidity").mean(),
+            light_avg=plausible("light_level").mean(),
+            battery_min=plausible("battery_voltage").min(),
+            rain_mm=pl.when(rain.count() > 0).then(rain.sum()),
+            soil_20cm_avg=plausible("soil_moisture_20cm").mean(),
+            soil_40cm_avg=plausible("soil_moisture_40cm").mean(),
+        )
+        .select(schema.names())
+        .sort("device_id", schema.names()[0])
+    )

@@ -1,0 +1,1 @@
+"""Readings once each, typed, judged and placed, by day of the reading."""
