@@ -11,7 +11,7 @@ import psycopg
 from ml.features import MAX_DAYS_SINCE
 from zenthos_assets.bronze.assets import MQTT_STREAM
 from zenthos_assets.parquet import day_range
-from zenthos_assets.partitions import DAILY, HOURLY, ranges_of
+from zenthos_assets.partitions import ranges_of
 from zenthos_assets.resources import Platform
 from zenthos_core.topics import MessageType
 
@@ -23,13 +23,11 @@ MAX_RANGES: Final = 12
 ARCHIVE_JOB = dg.define_asset_job(
     "archive",
     dg.AssetSelection.groups("bronze"),
-    partitions_def=HOURLY,
     description="Outbox to bronze, for a range of hours of receipt.",
 )
 DAILY_JOB = dg.define_asset_job(
     "daily",
     dg.AssetSelection.groups("silver", "gold"),
-    partitions_def=DAILY,
     description="Bronze to silver, rollups and features, for a range of days.",
 )
 TRAIN_JOB = dg.define_asset_job(

@@ -16,7 +16,6 @@ from zenthos_assets.automation import RANGE_END, RANGE_START
 from zenthos_assets.definitions import build_definitions
 from zenthos_assets.resources import Platform
 from zenthos_core.blobs import FolderStore
-from zenthos_core.settings import STACK_ENV
 
 RECEIVED = datetime(2026, 11, 20, 5, 30, tzinfo=UTC)
 HOUR_KEY = "2026-11-20-05:00"
@@ -126,8 +125,7 @@ def farmyard(
     }
     for name in settings:
         monkeypatch.delenv(f"ZENTHOS_{name}", raising=False)
-    file = tmp_path / STACK_ENV
-    file.parent.mkdir()
+    file = tmp_path / ".env"
     file.write_text("".join(f"ZENTHOS_{name}={value}\n" for name, value in settings.items()))
     with dg.DagsterInstance.ephemeral() as instance:
         yard = Farmyard(Platform(directory=str(tmp_path)), ops_url, analytics_url, store, instance)

@@ -33,7 +33,7 @@ _COLUMNS = {
 
 def bronze_asset(message_type: MessageType) -> dg.AssetsDefinition:
     """The archive of one message type."""
-    table = str(message_type)
+    table = message_type.value
 
     @dg.asset(
         key=dg.AssetKey(["bronze", table]),
@@ -65,7 +65,7 @@ def bronze_asset(message_type: MessageType) -> dg.AssetsDefinition:
             for key, hour in hours.items():
                 parts: list[Part] = []
                 while hour in waiting and (
-                    part := archive_part(connection, store, table, hour, run_id=context.run_id)
+                    part := archive_part(connection, store, table, hour, run_id=context.run.run_id)
                 ):
                     parts.append(part)
                     context.log.info("archived %s rows to %s", part.row_count, part.object_key)

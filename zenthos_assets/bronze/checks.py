@@ -52,7 +52,7 @@ def reads_back(broken: list[str]) -> dg.AssetCheckResult:
 
 
 @dg.asset_check(
-    asset=dg.AssetKey(["bronze", MessageType.TELEMETRY]),
+    asset=dg.AssetKey(["bronze", MessageType.TELEMETRY.value]),
     description="received = stored + duplicate + quarantined, against archive and outbox.",
 )
 def ledger_balances(platform: Platform) -> dg.AssetCheckResult:

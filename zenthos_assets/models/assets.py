@@ -4,7 +4,6 @@ Each hands on its results as objects named after their content; the next asset f
 metadata of the latest materialization.
 """
 
-from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -13,6 +12,7 @@ from typing import Any, Final
 import dagster as dg
 import msgspec
 import polars as pl
+from pydantic import Field
 
 from ml import registry
 from ml.dataset import (
@@ -60,9 +60,9 @@ TIMEOUT_S: Final = 1_800.0
 class TrainingSetConfig(dg.Config):
     """What is set aside; empty means: decided from the devices and days there are."""
 
-    season_months: Sequence[int] = ()
-    field_capacity_months: Sequence[int] = ()
-    holdout_devices: Sequence[str] = ()
+    season_months: list[int] = Field([])
+    field_capacity_months: list[int] = Field([])
+    holdout_devices: list[str] = Field([])
     holdout_from: str = ""
 
 
@@ -169,7 +169,7 @@ def irrigation_model(
             parameters={"seed": report.seed, "l2": report.l2, "epochs": report.epochs},
             metrics=flat_metrics(report.scores),
             tags={
-                "dagster_run_id": context.run_id,
+                "dagster_run_id": context.run.run_id,
                 "dataset_sha256": source["sha256"],
                 "dataset_partitions": source["partitions"],
                 "feature_schema": feature_schema_hash(),

@@ -10,6 +10,7 @@ from typing import Any
 import dagster as dg
 import httpx
 import msgspec
+from pydantic import Field
 
 from ml import registry
 from zenthos_assets.models.assets import latest_metadata
@@ -25,7 +26,7 @@ from zenthos_core.signing import key_id, public_half, read_key, read_trusted_key
 class ReleaseConfig(dg.Config):
     """Which devices a model is for."""
 
-    device_models: Sequence[str] = ("esp32-s3",)
+    device_models: list[str] = Field(["esp32-s3"])
     chip: str = "esp32s3"
 
 
@@ -57,7 +58,7 @@ def model_release(
             release_counter=next_counter(ota, config.device_models),
             now=now,
             key_id=key_id(public_half(key)),
-            run_id=context.run_id,
+            run_id=context.run.run_id,
             commit=code_commit(),
         )
         url, manifest = publish(ota, manifest, key, binary)

@@ -20,7 +20,7 @@ TABLE = "telemetry_cleaned"
 GROUP_ROWS = 500_000
 """Readings handled at once: bounds memory whatever the range of days."""
 
-BRONZE_KEY = dg.AssetKey(["bronze", MessageType.TELEMETRY])
+BRONZE_KEY = dg.AssetKey(["bronze", MessageType.TELEMETRY.value])
 
 _COLUMNS = {
     "message_id": "UUID, 16 bytes",
