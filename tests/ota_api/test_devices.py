@@ -1,12 +1,20 @@
 """Farms and devices: registration, lists, status."""
 
+import time
 import uuid
+from collections.abc import Callable
 
+import httpx
+import paho.mqtt.client as mqtt
 import psycopg
 import pytest
+from paho.mqtt.enums import CallbackAPIVersion
 
-from tests.ota_api.conftest import DEVICE_ID, DEVICE_MODEL, Ota
+from tests.ota_api.conftest import DEVICE_ID, DEVICE_MODEL, Ota, serving
+from tests.ota_api.releases import Signer
+from tests.servers import MosquittoServer
 from zenthos_core import tokens
+from zenthos_core.settings import Settings
 from zenthos_core.tokens import Identity, Role
 
 
@@ -152,3 +160,48 @@ def test_farms_in_pages(ota: Ota) -> None:
     assert [farm["name"] for farm in first["items"]] == ["a", "b"]
     rest = ota.send("GET", "/farms", params={"limit": 2, "after": first["next"]}).json()
     assert ([farm["name"] for farm in rest["items"]], rest["next"]) == (["c"], None)
+
+
+def connects(server: MosquittoServer, user: str, password: str) -> bool:
+    answers: list[bool] = []
+    client = mqtt.Client(CallbackAPIVersion.VERSION2, protocol=mqtt.MQTTv5)
+    client.on_connect = lambda c, u, f, reason, p: answers.append(not reason.is_failure)
+    client.username_pw_set(user, password)
+    client.connect(server.host, server.port)
+    deadline = time.monotonic() + 10
+    while not answers and time.monotonic() < deadline:
+        client.loop(0.05)
+    client.disconnect()
+    return answers == [True]
+
+
+def test_the_broker_lets_a_registered_device_in(
+    ota_settings: Settings, mosquitto: MosquittoServer
+) -> None:
+    accounts = {
+        "mqtt_password_file": mosquitto.broker.password_file,
+        "mqtt_pid_file": mosquitto.broker.pid_file,
+    }
+    settings = ota_settings.model_copy(update=accounts)
+    with (
+        serving(settings),
+        httpx.Client(base_url=settings.ota_url, timeout=20, trust_env=False) as client,
+    ):
+        keys = settings.trusted_keys_file.parent
+        ota = Ota(settings, keys, client, Signer(keys))
+        first = ota.register().json()["jwt_token"]
+        assert wait_until(lambda: connects(mosquitto, DEVICE_ID, first))
+        second = ota.register().json()["jwt_token"]
+        assert wait_until(lambda: connects(mosquitto, DEVICE_ID, second))
+    assert not connects(mosquitto, DEVICE_ID, first)
+    assert not connects(mosquitto, "field-sensor-002", second)
+    assert connects(mosquitto, mosquitto.username, mosquitto.password)
+
+
+def wait_until(holds: Callable[[], bool]) -> bool:
+    deadline = time.monotonic() + 10
+    while not holds():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.05)
+    return True
