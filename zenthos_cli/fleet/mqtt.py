@@ -12,6 +12,7 @@ from zenthos_core.errors import ZenthosError
 PINGREQ: Final = b"\xc0\x00"
 DISCONNECT: Final = b"\xe0\x00"
 MAX_PACKET_IDS: Final = 65_535
+SESSION_TAKEN_OVER: Final = 0x8E
 QUOTA_EXCEEDED: Final = 0x97
 
 REASONS: Final = {
@@ -27,7 +28,7 @@ REASONS: Final = {
     0x8A: "banned",
     0x8B: "server shutting down",
     0x8D: "keep alive timeout",
-    0x8E: "session taken over",
+    SESSION_TAKEN_OVER: "session taken over",
     0x90: "topic name invalid",
     0x93: "receive maximum exceeded",
     0x95: "packet too large",

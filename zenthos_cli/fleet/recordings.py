@@ -15,6 +15,8 @@ Rules:
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import reduce
 from pathlib import Path
 from typing import Final
 
@@ -172,16 +174,8 @@ def _readings(mapping: LoadedMapping, parts: list[_Part], resolved: dict[str, st
     kinds: dict[str, list[_Part]] = defaultdict(list)
     for part in parts:
         kinds[part.kind].append(part)
-    table: pl.DataFrame | None = None
-    for kind, group in kinds.items():
-        rows = pl.concat([part.table for part in group], how="diagonal")
-        if len(kinds) > 1 and (twice := rows.filter(pl.col(TIME).is_duplicated())).height:
-            paths = ", ".join(str(part.path) for part in group)
-            raise mapping.error(
-                kind, f"{paths}: time {twice[TIME][0]} occurs twice, so it cannot be joined"
-            )
-        table = rows if table is None else table.join(rows, on=TIME, how="full", coalesce=True)
-    assert table is not None  # noqa: S101 - a device comes from a part
+    tables = [_table(mapping, kind, group, joined=len(kinds) > 1) for kind, group in kinds.items()]
+    table = reduce(lambda a, b: a.join(b, on=TIME, how="full", coalesce=True), tables)
     here = {name: pl.col(column) for name, column in resolved.items() if column in table.columns}
     sensors = [
         expression.over(here).alias(sensor)
@@ -194,6 +188,17 @@ def _readings(mapping: LoadedMapping, parts: list[_Part], resolved: dict[str, st
     return readings.filter(
         pl.any_horizontal(pl.lit(False), *(c.is_not_null() for c in _sensors(readings)))
     )
+
+
+def _table(mapping: LoadedMapping, kind: str, parts: list[_Part], *, joined: bool) -> pl.DataFrame:
+    """One kind's rows of a device, from all its files."""
+    rows = pl.concat([part.table for part in parts], how="diagonal")
+    twice = rows.filter(pl.col(TIME).is_duplicated())
+    if joined and twice.height:
+        when = datetime.fromtimestamp(twice[TIME][0], UTC)
+        paths = ", ".join(str(part.path) for part in parts)
+        raise mapping.error(kind, f"{paths}: {when:%Y-%m-%d %H:%M:%S} UTC occurs twice: no join")
+    return rows
 
 
 def _sensors(table: pl.DataFrame) -> list[pl.Expr]:

@@ -60,7 +60,7 @@ def between(
 
 def shifted_to(recordings: Sequence[Recording], now: float) -> list[Recording]:
     """The same readings moved by whole hours, the last one in the hour that ends `now`."""
-    last = max(int(recording.table[TIME].max() or 0) for recording in recordings)  # type: ignore[arg-type]
+    last = max(recording.table[TIME][-1] for recording in recordings)
     shift = int((now - last) // HOUR_S) * HOUR_S
     return [
         replace(recording, table=recording.table.with_columns(pl.col(TIME) + shift))

@@ -8,7 +8,10 @@ Rules:
    nothing is written while the socket's buffer is full.
 4. A refused or lost connection is tried again after a capped, jittered, doubling pause; after
    `patience_s` without one the session fails.
-5. A refused message fails the session: to go on would lose it.
+5. A refused message fails the session: to go on would lose it. So does another client that
+   connects as the same device, where the broker says so: the two would throw each other out.
+   (Mosquitto 2.0.11 only closes the connection; the pause then grows, since only a connection
+   that lasted `STABLE_S` resets it.)
 """
 
 import asyncio
@@ -24,6 +27,7 @@ from zenthos_core.errors import ConfigurationError, ZenthosError
 
 FIRST_PAUSE_S = 0.1
 LONGEST_PAUSE_S = 10.0
+STABLE_S = 5.0
 CONNECT_TIMEOUT_S = 15.0
 KEEP_ALIVE_S = 60
 
@@ -34,6 +38,16 @@ class ConnectionLostError(ZenthosError):
 
 class PublishRefusedError(ZenthosError):
     """The broker answered that it did not take a message."""
+
+
+class SessionTakenOverError(ZenthosError):
+    """Another client connected under our client id."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "another client connected as one of these devices: end the other run of this farm, "
+            "or choose another --farm"
+        )
 
 
 @dataclass(frozen=True)
@@ -101,6 +115,8 @@ class _Link(asyncio.Protocol):
                 self._on_ack(packet)
             case mqtt.ConnAck(reason) if not reason and not self.opened.done():
                 self.opened.set_result(packet)
+            case mqtt.Disconnect(mqtt.SESSION_TAKEN_OVER):
+                raise SessionTakenOverError
             case mqtt.ConnAck(reason) | mqtt.Disconnect(reason):
                 raise ConnectionLostError(f"the broker says: {mqtt.reason_text(reason)}")
 
@@ -176,13 +192,15 @@ class Session:
         Raises:
             ConfigurationError: without a connection for `patience_s`.
             PublishRefusedError: where the broker did not take a message.
+            SessionTakenOverError: where a second client connected as this device.
         """
         loop = asyncio.get_running_loop()
         pause_s, last_seen = FIRST_PAUSE_S, loop.time()
         while not self._closing:
+            opened = float("inf")
             try:
                 link = await self._open()
-                pause_s = FIRST_PAUSE_S
+                opened = loop.time()
                 await self._stay(link)
             except (OSError, TimeoutError, ConnectionLostError, mqtt.MqttProtocolError) as error:
                 if self._closing:
@@ -191,6 +209,8 @@ class Session:
                     last_seen = loop.time()
                 self._requeue()
                 self._give_up_after(loop.time() - last_seen, error)
+            if loop.time() - opened > STABLE_S:
+                pause_s = FIRST_PAUSE_S
             await asyncio.sleep(pause_s * self._rng.uniform(0.5, 1.0))
             pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
 

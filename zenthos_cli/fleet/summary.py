@@ -13,7 +13,7 @@ class Summary(msgspec.Struct):
     device_ids: list[str] = []
     farm_id: str = ""
     distinct: int = 0
-    """Telemetry messages with different ids: what must be found stored."""
+    """Telemetry messages with different ids: what silver must hold."""
     duplicates_sent: int = 0
     malformed_sent: int = 0
     status_sent: int = 0

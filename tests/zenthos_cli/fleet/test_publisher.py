@@ -11,7 +11,12 @@ from tests.zenthos_cli.fleet.conftest import Subscriber
 from zenthos_cli.fleet.messages import Device, status
 from zenthos_cli.fleet.mqtt import Message
 from zenthos_cli.fleet.publisher import connected
-from zenthos_cli.fleet.session import Broker, Credentials, PublishRefusedError
+from zenthos_cli.fleet.session import (
+    Broker,
+    Credentials,
+    PublishRefusedError,
+    SessionTakenOverError,
+)
 from zenthos_core.errors import ConfigurationError
 from zenthos_core.topics import telemetry_topic
 
@@ -130,3 +135,19 @@ async def test_a_refused_publish_is_an_error_not_a_loss(mosquitto: MosquittoServ
     broker = Broker(mosquitto.host, mosquitto.port)
     with pytest.raises(PublishRefusedError, match="under its own id"):
         await send(broker, who, [reading("device-other", 1)])
+
+
+async def test_a_second_client_of_the_same_device_is_an_error_not_a_war() -> None:
+    """Mosquitto 2.0.11 only closes the older connection, so this broker is a script."""
+    who = [Credentials("device-twin", "secret")]
+
+    async def take_over(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1)
+        writer.write(bytes.fromhex("20 03 00 00 00") + bytes.fromhex("e0 01 8e"))
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(take_over, "127.0.0.1") as server:
+        broker = Broker("127.0.0.1", server.sockets[0].getsockname()[1])
+        with pytest.raises(SessionTakenOverError, match="another client"):
+            await send(broker, who, [reading("device-twin", 1)])

@@ -194,6 +194,19 @@ def test_shifted_recordings_end_within_the_last_hour(station: Path) -> None:
     assert one.table["time"][0] - two.table["time"][0] == 0
 
 
+def test_places_come_from_a_table(station: Path) -> None:
+    write(station, "places.csv", "name,latitude,longitude\nst-01,39.5,-96.5\nst-02,,\n")
+    text = JOINED + '[location]\ntable = "places.csv"\nkey = "name"\nmatch = "st-{station}"\n'
+    (one,) = read_recordings(mapping(station, text), [*station.glob("st_01*")])
+    assert one.place == (39.5, -96.5)
+    with pytest.raises(ConfigurationError, match="no coordinates of `st-02`"):
+        read_recordings(mapping(station, text), [station])
+    with pytest.raises(ConfigurationError, match="no column `code`"):
+        read_recordings(mapping(station, text.replace('"name"', '"code"')), [station])
+    with pytest.raises(ConfigurationError, match=r"no file `other\.csv`"):
+        read_recordings(mapping(station, text.replace("places", "other")), [station])
+
+
 @needs_data
 def test_kings_creek_comes_out_row_for_row() -> None:
     """Counts and values worked out from the files with the csv module, not with our code."""
