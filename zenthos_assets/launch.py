@@ -1,5 +1,9 @@
-"""Launches jobs on a running Dagster webserver and follows them, over its GraphQL API."""
+"""Starting jobs on a running Dagster and following them, over its GraphQL API.
 
+Needs only httpx: the command line imports this without loading Dagster.
+"""
+
+import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -7,57 +11,85 @@ from typing import Any, Final
 
 import httpx
 
-from zenthos_core.errors import ZenthosError
+from zenthos_core.errors import NotFoundError, ZenthosError
 
-RANGE_START_TAG: Final = "dagster/asset_partition_range_start"
-RANGE_END_TAG: Final = "dagster/asset_partition_range_end"
-POLL_EVERY_S: Final = 0.5
-TIMEOUT_S: Final = 30.0
+ARCHIVE: Final = "archive"
+DAILY: Final = "daily"
+TRAIN_AND_RELEASE: Final = "train_and_release"
 
-_LOCATIONS: Final = """
-query { repositoriesOrError { ... on RepositoryConnection { nodes {
-  name location { name } jobs { name }
-} } } }
-"""
+POLL_S: Final = 1.0
+HTTP_TIMEOUT_S: Final = 120.0
+"""A range of thousands of partitions is planned within the request."""
+
+_RANGE_START: Final = "dagster/asset_partition_range_start"
+_RANGE_END: Final = "dagster/asset_partition_range_end"
+_FINAL: Final = ("SUCCESS", "FAILURE", "CANCELED")
+
+_REPOSITORIES: Final = """
+{ repositoriesOrError {
+  __typename
+  ... on PythonError { message }
+  ... on RepositoryConnection { nodes { name location { name } jobs { name } } }
+} }"""
 _LAUNCH: Final = """
 mutation ($params: ExecutionParams!) { launchRun(executionParams: $params) {
   __typename
   ... on LaunchRunSuccess { run { runId } }
-  ... on PythonError { message }
   ... on RunConfigValidationInvalid { errors { message } }
-} }
-"""
-_FOLLOW: Final = """
-query ($runId: ID!) { runOrError(runId: $runId) { ... on Run {
-  status stepKeysToExecute
-  stats { ... on RunStatsSnapshot { stepsSucceeded materializations } }
-} } }
-"""
-_FAILURES: Final = """
-query ($runId: ID!) { logsForRun(runId: $runId) { ... on EventConnection { events {
-  ... on ExecutionStepFailureEvent { stepKey error { message causes { message } } }
-  ... on RunFailureEvent { message }
-} } } }
-"""
+  ... on Error { message }
+} }"""
+_STATUS: Final = """
+query ($runId: ID!) { runOrError(runId: $runId) {
+  __typename
+  ... on Error { message }
+  ... on Run {
+    status
+    startTime
+    endTime
+    stepStats { stepKey status }
+    stats { ... on RunStatsSnapshot { materializations stepsSucceeded } }
+    executionPlan { steps { key } }
+  }
+} }"""
+_MATERIALIZATION: Final = """
+query ($path: [String!]!) { assetOrError(assetKey: {path: $path}) {
+  __typename
+  ... on Asset { assetMaterializations(limit: 1) { runId metadataEntries {
+    label
+    ... on TextMetadataEntry { text }
+    ... on IntMetadataEntry { intRepr }
+    ... on FloatMetadataEntry { floatValue }
+    ... on UrlMetadataEntry { url }
+    ... on JsonMetadataEntry { jsonString }
+  } } }
+} }"""
 
 
-class LaunchError(ZenthosError):
-    """A job could not be launched, or its run failed."""
+class RunFailedError(ZenthosError):
+    """A run did not succeed."""
 
 
 @dataclass(frozen=True)
-class RunProgress:
+class RunStatus:
     """How far a run is."""
 
+    run_id: str
     status: str
+    """Dagster's word: QUEUED, STARTING, STARTED, SUCCESS, FAILURE, CANCELED …"""
+
     steps: int
-    steps_succeeded: int
-    materializations: int
+    """0 until the run has been planned."""
+
+    steps_done: int
+    partitions_built: int
+    current: tuple[str, ...]
+    failed: tuple[str, ...]
+    seconds: float | None
 
     @property
-    def ended(self) -> bool:
-        """Whether nothing more will come."""
-        return self.status in {"SUCCESS", "FAILURE", "CANCELED"}
+    def finished(self) -> bool:
+        """Whether nothing more will happen."""
+        return self.status in _FINAL
 
 
 def launch(
@@ -67,78 +99,131 @@ def launch(
     partition_range: tuple[str, str] | None = None,
     run_config: Mapping[str, Any] | None = None,
 ) -> str:
-    """Launch a job, for a range of partition keys where it is partitioned; returns the run's id.
+    """Start a job, for a range of partition keys (first, last) where it is partitioned.
+
+    Hours are `2026-11-23-05:00` (UTC), days `2026-11-23`. Returns the run's id.
 
     Raises:
-        LaunchError: where Dagster cannot be reached, has no such job or refuses it.
+        NotFoundError: where no code location has that job.
+        RunFailedError: where Dagster refuses to start it.
     """
-    repositories = _query(dagster_url, _LOCATIONS)["repositoriesOrError"].get("nodes", [])
-    found = [r for r in repositories if job in {j["name"] for j in r["jobs"]}]
-    if not found:
-        raise LaunchError(f"Dagster has no job {job!r}: look at its code location in {dagster_url}")
-    tags = zip((RANGE_START_TAG, RANGE_END_TAG), partition_range or (), strict=False)
-    params = {
-        "selector": {
-            "repositoryName": found[0]["name"],
-            "repositoryLocationName": found[0]["location"]["name"],
-            "jobName": job,
-        },
-        "runConfigData": run_config or {},
-        "executionMetadata": {"tags": [{"key": key, "value": value} for key, value in tags]},
+    tags = dict(zip((_RANGE_START, _RANGE_END), partition_range or (), strict=False))
+    with _client(dagster_url) as client:
+        parameters = {
+            "selector": {**_find_job(client, job), "jobName": job},
+            "runConfigData": json.dumps(run_config or {}),
+            "executionMetadata": {"tags": [{"key": k, "value": v} for k, v in tags.items()]},
+        }
+        answer = _ask(client, _LAUNCH, {"params": parameters})["launchRun"]
+    if answer["__typename"] != "LaunchRunSuccess":
+        problems = [e["message"] for e in answer.get("errors", ())] or [answer.get("message", "")]
+        raise RunFailedError(f"Dagster does not start {job}: {'; '.join(problems)}")
+    return str(answer["run"]["runId"])
+
+
+def run_status(dagster_url: str, run_id: str) -> RunStatus:
+    """How far a run is; NotFoundError where there is none."""
+    with _client(dagster_url) as client:
+        return _status(client, run_id)
+
+
+def wait(
+    dagster_url: str,
+    run_id: str,
+    on_progress: Callable[[RunStatus], None] | None = None,
+    *,
+    timeout_s: float = 3_600.0,
+    poll_s: float = POLL_S,
+) -> RunStatus:
+    """Follow a run to its end, telling `on_progress` at each poll.
+
+    Raises:
+        RunFailedError: where it fails, is cancelled or is not finished in time.
+    """
+    deadline = time.monotonic() + timeout_s
+    with _client(dagster_url) as client:
+        while True:
+            status = _status(client, run_id)
+            if on_progress:
+                on_progress(status)
+            if status.finished or time.monotonic() > deadline:
+                break
+            time.sleep(poll_s)
+    if status.status != "SUCCESS":
+        steps = ", ".join(status.failed) or "no step of its own"
+        raise RunFailedError(
+            f"run ended {status.status} ({steps}): see {dagster_url.rstrip('/')}/runs/{run_id}"
+            if status.finished
+            else f"run still {status.status} after {timeout_s:.0f} s: {run_id}"
+        )
+    return status
+
+
+def latest_metadata(dagster_url: str, *asset_key: str) -> dict[str, Any]:
+    """Metadata of an asset's latest materialization, by label; empty where there is none."""
+    with _client(dagster_url) as client:
+        answer = _ask(client, _MATERIALIZATION, {"path": list(asset_key)})["assetOrError"]
+    events = answer.get("assetMaterializations") or []
+    return {
+        entry["label"]: value
+        for event in events
+        for entry in event["metadataEntries"]
+        if (value := _entry_value(entry)) is not None
     }
-    answer = _query(dagster_url, _LAUNCH, params=params)["launchRun"]
-    if "run" not in answer:
-        errors = [e["message"] for e in answer.get("errors", [])] or [answer.get("message", "")]
-        raise LaunchError(f"Dagster refuses {job}: {answer['__typename']} {'; '.join(errors)}")
-    run_id: str = answer["run"]["runId"]
-    return run_id
 
 
-def wait(dagster_url: str, run_id: str, on_progress: Callable[[RunProgress], None]) -> None:
-    """Follow a run to its end; LaunchError, with the reason, unless it succeeds."""
-    while True:
-        run = _query(dagster_url, _FOLLOW, runId=run_id)["runOrError"]
-        stats = run.get("stats") or {}
-        progress = RunProgress(
-            run["status"],
-            len(run.get("stepKeysToExecute") or []),
-            stats.get("stepsSucceeded", 0),
-            stats.get("materializations", 0),
-        )
-        on_progress(progress)
-        if progress.status == "SUCCESS":
-            return
-        if progress.ended:
-            raise LaunchError(
-                f"run {progress.status.lower()}: {_reason(dagster_url, run_id)}\n"
-                f"see {dagster_url}/runs/{run_id}"
-            )
-        time.sleep(POLL_EVERY_S)
+def _entry_value(entry: Mapping[str, Any]) -> Any:
+    if "intRepr" in entry:
+        return int(entry["intRepr"])
+    if "jsonString" in entry:
+        return json.loads(entry["jsonString"])
+    return next((entry[kind] for kind in ("floatValue", "text", "url") if kind in entry), None)
 
 
-def _reason(dagster_url: str, run_id: str) -> str:
-    """The innermost message of the first step that failed."""
-    events = _query(dagster_url, _FAILURES, runId=run_id)["logsForRun"].get("events", [])
-    for event in events:
-        if "stepKey" in event:
-            chain = [event["error"], *(event["error"].get("causes") or [])]
-            return f"{event['stepKey']}: {chain[-1]['message'].strip()}"
-    return next((event["message"] for event in events if "message" in event), "no reason given")
+def _status(client: httpx.Client, run_id: str) -> RunStatus:
+    run = _ask(client, _STATUS, {"runId": run_id})["runOrError"]
+    if run["__typename"] != "Run":
+        raise NotFoundError(f"no run {run_id}: {run.get('message', run['__typename'])}")
+    by_status: dict[str, list[str]] = {}
+    for step in run["stepStats"]:
+        by_status.setdefault(step["status"] or "", []).append(step["stepKey"])
+    begin, end = run["startTime"], run["endTime"]
+    return RunStatus(
+        run_id=run_id,
+        status=run["status"],
+        steps=len((run["executionPlan"] or {"steps": ()})["steps"]),
+        steps_done=(run["stats"] or {}).get("stepsSucceeded", 0),
+        partitions_built=(run["stats"] or {}).get("materializations", 0),
+        current=tuple(by_status.get("IN_PROGRESS", ())),
+        failed=tuple(by_status.get("FAILURE", ())),
+        seconds=end - begin if begin and end else None,
+    )
 
 
-def _query(dagster_url: str, query: str, **variables: Any) -> dict[str, Any]:
-    try:
-        response = httpx.post(
-            f"{dagster_url}/graphql",
-            json={"query": query, "variables": variables},
-            timeout=TIMEOUT_S,
-            trust_env=False,
-        )
-        response.raise_for_status()
-    except httpx.HTTPError as error:
-        raise LaunchError(f"Dagster at {dagster_url} does not answer: {error}") from None
-    answer = response.json()
-    if answer.get("errors"):
-        raise LaunchError(f"Dagster: {answer['errors'][0]['message']}")
-    data: dict[str, Any] = answer["data"]
+def _find_job(client: httpx.Client, job: str) -> dict[str, str]:
+    found = _ask(client, _REPOSITORIES, {})["repositoriesOrError"]
+    for repository in found.get("nodes", ()):
+        if any(known["name"] == job for known in repository["jobs"]):
+            return {
+                "repositoryName": repository["name"],
+                "repositoryLocationName": repository["location"]["name"],
+            }
+    problem = found.get("message", "is the code location loaded? See its Deployment page")
+    raise NotFoundError(f"Dagster has no job {job}: {problem}")
+
+
+def _client(dagster_url: str) -> httpx.Client:
+    return httpx.Client(base_url=dagster_url, timeout=HTTP_TIMEOUT_S)
+
+
+def _ask(client: httpx.Client, query: str, variables: Mapping[str, Any]) -> dict[str, Any]:
+    answer = client.post("/graphql", json={"query": query, "variables": variables})
+    body = (
+        answer.json()
+        if answer.headers.get("content-type", "").startswith("application/json")
+        else {}
+    )
+    if answer.is_error or "data" not in body or body.get("errors"):
+        raise RunFailedError(f"Dagster answers {answer.status_code}: {answer.text[:500]}")
+    data: dict[str, Any] = body["data"]
     return data

@@ -1,0 +1,90 @@
+"""Jobs started and followed on a real Dagster webserver."""
+
+import os
+import secrets
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import psycopg
+import pytest
+
+from tests.conftest import ROOT
+from tests.servers import PostgresServer, find_free_port
+from zenthos_assets import launch
+from zenthos_core.errors import NotFoundError
+
+pytestmark = pytest.mark.e2e
+
+
+@pytest.fixture
+def dagster_url(
+    postgres: PostgresServer, ops_url: str, analytics_url: str, tmp_path: Path
+) -> Iterator[str]:
+    """`dagster dev`'s parts on the project's own dagster.yaml and workspace."""
+    database = f"dagster_{secrets.token_hex(4)}"
+    with psycopg.connect(postgres.url(), autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {database}")
+    (tmp_path / "dagster.yaml").write_text((ROOT / "dagster.yaml").read_text())
+    environment = {
+        **os.environ,
+        "DAGSTER_HOME": str(tmp_path),
+        "ZENTHOS_DAGSTER_DATABASE_URL": postgres.url(database),
+        "ZENTHOS_DATABASE_URL": ops_url,
+        "ZENTHOS_ANALYTICS_DATABASE_URL": analytics_url,
+        "ZENTHOS_BLOB_URL": (tmp_path / "blobs").as_uri(),
+    }
+    port = find_free_port()
+    programs = [
+        ["dagster-webserver", "-w", "workspace.yaml", "-h", "127.0.0.1", "-p", str(port)],
+        ["dagster-daemon", "run", "-w", "workspace.yaml"],
+    ]
+    bin_folder = Path(sys.executable).parent
+    with (tmp_path / "log").open("wb") as log:
+        running = [
+            subprocess.Popen(
+                [bin_folder / name, *arguments], cwd=ROOT, env=environment, stdout=log, stderr=log
+            )
+            for name, *arguments in programs
+        ]
+    url = f"http://127.0.0.1:{port}"
+    try:
+        _wait_until_up(url)
+        yield url
+    finally:
+        for process in running:
+            process.terminate()
+        for process in running:
+            process.wait(30)
+
+
+def _wait_until_up(url: str) -> None:
+    deadline = time.monotonic() + 90
+    while time.monotonic() < deadline:
+        try:
+            if httpx.get(f"{url}/server_info").is_success:
+                return
+        except httpx.TransportError:
+            time.sleep(0.5)
+    pytest.fail("the Dagster webserver did not start")
+
+
+def test_a_range_is_built_in_one_run(dagster_url: str) -> None:
+    run_id = launch.launch(dagster_url, "daily", partition_range=("2026-11-01", "2026-11-03"))
+    seen: list[launch.RunStatus] = []
+    done = launch.wait(dagster_url, run_id, seen.append, timeout_s=180)
+    assert (done.status, done.steps_done, done.partitions_built) == ("SUCCESS", 4, 12)
+    assert seen[-1] == done
+    found = launch.latest_metadata(dagster_url, "silver", "telemetry_cleaned")
+    assert found["dagster/row_count"] == 0
+
+
+def test_failures_say_where_to_look(dagster_url: str) -> None:
+    with pytest.raises(NotFoundError, match="no job"):
+        launch.launch(dagster_url, "unheard_of")
+    run_id = launch.launch(dagster_url, "train_and_release")
+    with pytest.raises(launch.RunFailedError, match=f"training_set.*/runs/{run_id}"):
+        launch.wait(dagster_url, run_id, timeout_s=180)
