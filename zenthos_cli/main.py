@@ -113,8 +113,8 @@ def status(
 
 @app.command()
 def demo(
-    devices: Annotated[int, typer.Option(min=3, help="Simulated devices.")] = 24,
-    days: Annotated[int, typer.Option(min=30, help="Days of their history.")] = 120,
+    devices: Annotated[int, typer.Option(min=3, help="Simulated devices.")] = 20,
+    days: Annotated[int, typer.Option(min=30, help="Days of their history.")] = 365,
     recordings: Annotated[
         list[Path] | None,
         typer.Option("--replay", help="Replay these files or folders instead; with --mapping."),
