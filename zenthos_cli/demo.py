@@ -32,9 +32,6 @@ from zenthos_core.settings import Settings
 from zenthos_core.signing import read_key
 
 MODEL: Final = "irrigation"
-ARCHIVE_JOB: Final = "archive"
-DAILY_JOB: Final = "daily"
-RELEASE_JOB: Final = "train_and_release"
 SETTLE_S: Final = 120.0
 """Longest wait without progress for ingest to store what was sent."""
 
@@ -161,11 +158,11 @@ def build(settings: Settings, ops: psycopg.Connection, progress: Progress) -> in
     hours = _outbox_hours(ops)
     run = partial(_run, settings.dagster_url, progress)
     if hours:
-        run("bronze: archiving", ARCHIVE_JOB, [f"{hour:%Y-%m-%d-%H:00}" for hour in hours])
+        run("bronze: archiving", launch.ARCHIVE, [f"{hour:%Y-%m-%d-%H:00}" for hour in hours])
     days = _archived_days(ops, began)
     if days:
-        run("silver, gold: building", DAILY_JOB, [f"{day:%Y-%m-%d}" for day in days])
-    run("model: training, signing", RELEASE_JOB, [])
+        run("silver, gold: building", launch.DAILY, [f"{day:%Y-%m-%d}" for day in days])
+    run("model: training, signing", launch.TRAIN_AND_RELEASE, [])
     return len(hours) + len(days)
 
 
@@ -263,9 +260,9 @@ def _run(dagster_url: str, progress: Progress, label: str, job: str, keys: list[
     """Launch a job over a range of partition keys and follow it to its end."""
     task = progress.add_task(label, total=None)
 
-    def follow(run: launch.RunProgress) -> None:
+    def follow(run: launch.RunStatus) -> None:
         total = run.steps * max(1, len(keys)) or None
-        progress.update(task, total=total, completed=run.materializations)
+        progress.update(task, total=total, completed=run.partitions_built)
 
     partition_range = (keys[0], keys[-1]) if keys else None
     launch.wait(
