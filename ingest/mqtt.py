@@ -46,28 +46,16 @@ class RefusedError(ZenthosError):
 
 
 class Publish(msgspec.Struct, frozen=True, gc=False):
-    """One message as it arrived; `packet_id` 0 means that it wants no acknowledgement."""
+    """One message as it arrived; `packet_id` 0 means that it wants no acknowledgement.
+
+    `flags` is the first byte of the packet: 8 redelivered (DUP), 6 QoS, 1 retained.
+    """
 
     topic: bytes
     payload: bytes
     received_at: float
     packet_id: int
     flags: int
-
-    @property
-    def qos(self) -> int:
-        """Quality of service it was delivered with, 0 to 2."""
-        return self.flags >> 1 & 3
-
-    @property
-    def retain(self) -> bool:
-        """Whether it was a retained message."""
-        return bool(self.flags & 1)
-
-    @property
-    def redelivered(self) -> bool:
-        """Whether the broker sent it before (the DUP flag)."""
-        return bool(self.flags & 8)
 
 
 class Connack(msgspec.Struct, frozen=True):

@@ -4,13 +4,20 @@ A new one is made beside the table and then attached, which (unlike CREATE … P
 for no reader of the table: an hour's archive may be running when the next hour begins.
 """
 
+import logging
 from datetime import UTC, datetime, timedelta
 from typing import Final, NamedTuple
 
 import psycopg
-from psycopg import sql
+from psycopg import errors, sql
+
+logger = logging.getLogger(__name__)
 
 _LOCK: Final = 0x7A656E74686F73  # any number that all workers agree on
+_EXPIRED: Final = """
+SELECT c.relname FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+WHERE i.inhparent = 'telemetry_hot'::regclass AND c.relname < %s COLLATE "C"
+"""
 
 
 class Partition(NamedTuple):
@@ -45,21 +52,38 @@ class Partitions:
     def __init__(self) -> None:
         self._known: set[Partition] = set()
 
-    def ensure(self, connection: psycopg.Connection, needed: set[Partition]) -> None:
-        """Make those that are missing, in a transaction of their own."""
+    def ensure(self, connection: psycopg.Connection, needed: set[Partition]) -> bool:
+        """Make those that are missing, in a transaction of their own; whether any was unknown."""
         missing = needed - self._known
         if not missing:
-            return
+            return False
         with connection.transaction():
             connection.execute("SELECT pg_advisory_xact_lock(%s)", [_LOCK])
             for partition in sorted(missing):
                 if not _exists(connection, partition):
                     _create(connection, partition)
         self._known |= missing
+        return True
 
     def forget(self) -> None:
         """Look again next time: someone dropped one (bronze does, once it has archived it)."""
         self._known.clear()
+
+
+def drop_expired(connection: psycopg.Connection, oldest_day: int) -> None:
+    """Drop what telemetry_hot holds of days before this one (counted since 1970).
+
+    A reader of the table is waited for a second; then the next hour has to do it.
+    """
+    for (name,) in connection.execute(_EXPIRED, [telemetry_partition(oldest_day).name]).fetchall():
+        try:
+            with connection.transaction():
+                connection.execute("SET LOCAL lock_timeout = '1s'")
+                connection.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(sql.Identifier(name)))
+        except errors.LockNotAvailable:
+            logger.info("%s is in use and will be dropped later", name)
+            return
+        logger.info("dropped %s, which is past the hot window", name)
 
 
 def _exists(connection: psycopg.Connection, partition: Partition) -> bool:

@@ -54,7 +54,7 @@ def raw_row(publish: Publish, route: Route) -> bytes:
 
 @lru_cache(maxsize=256)
 def _arrival(received_at: float, flags: int) -> bytes:
-    """The last columns of a raw row; flags are the low four bits of the PUBLISH."""
+    """The last columns of a raw row; `flags` as in Publish."""
     return (
         pgcopy.timestamptz(received_at)
         + _INT2(2, flags >> 1 & 3)

@@ -111,7 +111,7 @@ class Store:
     def _write(self, work: Work) -> Outcome:
         if self._connection is None or self._writer is None:
             self._connection = self._connect()
-            self._writer = Writer(self._connection)
+            self._writer = Writer(self._connection, self._hot_days)
         started = time.perf_counter()
         outcome = self._writer.write(work.batch, {m.received_at for m in work.messages})
         self._metrics.db_write_latency.record(1e3 * (time.perf_counter() - started))

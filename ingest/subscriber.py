@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from typing import Final, NamedTuple, TypeVar
 
 from ingest import mqtt
-from ingest.mqtt import Connack, Publish, Suback
+from ingest.mqtt import Connack, Pingresp, Publish, Suback
 from zenthos_core.topics import EVERYTHING_FILTER
 
 SHARED_FILTER: Final = f"$share/ingest/{EVERYTHING_FILTER}"
@@ -45,15 +45,22 @@ class Subscriber:
     mqtt.ProtocolError or mqtt.RefusedError, where the connection is of no more use.
     """
 
-    def __init__(self, broker: Broker, *, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        broker: Broker,
+        *,
+        keep_alive_s: int = KEEP_ALIVE_S,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         self._clock = clock
         self._buffer = b""
         self._pending: list[Publish] = []
         self._pending_bytes = 0
         self._last_read_bytes = 0
+        self._pinged_at: float | None = None
         self._answers: list[mqtt.Answer] = []
         self._sending = threading.Lock()
-        self._keep_alive_s = KEEP_ALIVE_S
+        self._keep_alive_s = keep_alive_s
         self._sent_at = time.monotonic()
         self._socket = socket.create_connection((broker.host, broker.port), CONNECT_TIMEOUT_S)
         try:
@@ -69,12 +76,12 @@ class Subscriber:
                 broker.client_id,
                 broker.username,
                 broker.password,
-                KEEP_ALIVE_S,
+                self._keep_alive_s,
                 SESSION_EXPIRY_S,
             )
         )
         connack = self._await(Connack)
-        self._keep_alive_s = connack.keep_alive_s or KEEP_ALIVE_S
+        self._keep_alive_s = connack.keep_alive_s or self._keep_alive_s
         self._send(mqtt.encode_subscribe(1, [SHARED_FILTER]))
         self._await(Suback)
 
@@ -87,6 +94,7 @@ class Subscriber:
         while len(self._pending) < max_messages and self._pending_bytes < max_bytes:
             waiting = bool(self._pending)
             if not self._read(deadline - time.monotonic()):
+                self._check_answer()
                 break
             if self._pending and not waiting:
                 deadline = time.monotonic() + wait_s
@@ -106,6 +114,12 @@ class Subscriber:
         """Send a ping where one is due; for a caller who does not receive for a while."""
         if time.monotonic() - self._sent_at > self._keep_alive_s / 2:
             self._send(mqtt.PINGREQ)
+            self._pinged_at = time.monotonic()
+
+    def _check_answer(self) -> None:
+        """Nothing can be read: is a ping unanswered, because the broker or the network is gone?"""
+        if self._pinged_at and time.monotonic() - self._pinged_at > self._keep_alive_s / 2:
+            raise TimeoutError("the broker does not answer")
 
     def close(self) -> None:
         """End the connection; the session stays at the broker."""
@@ -134,6 +148,7 @@ class Subscriber:
         if not data:
             raise ConnectionResetError("the broker closed the connection")
         self._last_read_bytes = len(data)
+        self._pinged_at = None
         buffer = self._buffer + data
         packets, taken = mqtt.split(buffer, self._clock())
         self._buffer = buffer[taken:]
@@ -141,7 +156,7 @@ class Subscriber:
             if isinstance(packet, Publish):
                 self._pending.append(packet)
                 self._pending_bytes += len(packet.payload)
-            else:
+            elif not isinstance(packet, Pingresp):
                 self._answers.append(packet)
         return True
 

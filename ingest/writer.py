@@ -5,7 +5,7 @@ predictions), they are copied into a temporary table and inserted from there.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 from datetime import date, timedelta
 from typing import Final, NamedTuple
 
@@ -13,8 +13,8 @@ import psycopg
 from psycopg import errors
 
 from ingest import pgcopy, rows
-from ingest.batch import Batch, LedgerKey
-from ingest.partitions import Partitions, raw_partition, telemetry_partition
+from ingest.batch import DAY_S, Batch, LedgerKey
+from ingest.partitions import Partitions, drop_expired, raw_partition, telemetry_partition
 from zenthos_core.messages import Status
 
 _EPOCH: Final = date(1970, 1, 1)
@@ -94,12 +94,13 @@ class Outcome(NamedTuple):
 class Writer:
     """Writes batches through one connection."""
 
-    def __init__(self, connection: psycopg.Connection) -> None:
+    def __init__(self, connection: psycopg.Connection, hot_days: int) -> None:
         self._connection = connection
+        self._hot_days = hot_days
         self._partitions = Partitions()
         connection.execute(_PREPARE)
 
-    def write(self, batch: Batch, received_at: Iterable[float]) -> Outcome:
+    def write(self, batch: Batch, received_at: Collection[float]) -> Outcome:
         """Store a batch; it is committed when this returns.
 
         Raises:
@@ -109,7 +110,10 @@ class Writer:
             return Outcome(0, 0, 0)
         hours = set(map(raw_partition, received_at))
         days = set(map(telemetry_partition, batch.telemetry_days))
-        self._partitions.ensure(self._connection, hours | days)
+        if self._partitions.ensure(self._connection, hours | days):  # at least once an hour
+            # A reading of one day may arrive until the hot window has passed the day's end.
+            today = int(max(received_at) // DAY_S)
+            drop_expired(self._connection, today - self._hot_days - 1)
         try:
             return self._write(batch)
         except (errors.UndefinedTable, errors.CheckViolation):

@@ -45,7 +45,7 @@ def test_flags_and_properties_of_a_publish() -> None:
     (message,) = packets
     assert isinstance(message, Publish)
     assert (message.topic, message.payload, message.packet_id) == (b"t", b"payload", 10)
-    assert (message.qos, message.retain, message.redelivered) == (1, True, True)
+    assert message.flags == 0x3B
 
 
 def test_a_message_at_qos_0_wants_no_acknowledgement() -> None:

@@ -46,7 +46,7 @@ def registry(database: psycopg.Connection, ops_url: str) -> Registry:
 @pytest.fixture
 def write(ops_url: str, registry: Registry) -> Write:
     """Store messages in one transaction."""
-    writer = Writer(connect(ops_url, application="test", autocommit=True))
+    writer = Writer(connect(ops_url, application="test", autocommit=True), HOT_DAYS)
 
     def write(*messages: Publish) -> Outcome:
         batch = build_batch(messages, registry, HOT_DAYS)
@@ -209,6 +209,22 @@ def test_a_new_partition_waits_for_no_reader(
     assert one(database, "SELECT count(*) FROM raw_messages") == (1,)
 
 
+def test_days_past_the_hot_window_are_dropped(
+    database: psycopg.Connection, ops_url: str, write: Write
+) -> None:
+    late = NOW - HOT_DAYS * DAY_S + 60
+    write(publish(telemetry(timestamp=late)))
+    write(publish(telemetry(timestamp=NOW)))
+    with psycopg.connect(ops_url) as reader:
+        reader.execute("SELECT count(*) FROM telemetry_hot")
+        write(publish(telemetry(timestamp=NOW), received_at=NOW + 2 * DAY_S))
+        assert one(database, "SELECT count(*) FROM telemetry_hot") == (3,)
+    write(publish(telemetry(timestamp=NOW), received_at=NOW + 2 * DAY_S + 3_600))
+    assert one(database, "SELECT count(*), min(time) FROM telemetry_hot") == (
+        *(3, datetime.fromtimestamp(NOW, UTC)),
+    )
+
+
 def test_two_workers_make_the_same_partitions(
     database: psycopg.Connection, ops_url: str, registry: Registry
 ) -> None:
@@ -217,7 +233,7 @@ def test_two_workers_make_the_same_partitions(
 
     def work(number: int) -> None:
         with connect(ops_url, application="test", autocommit=True) as connection:
-            writer = Writer(connection)
+            writer = Writer(connection, HOT_DAYS)
             for hour in range(5):
                 batch = build_batch(
                     [
