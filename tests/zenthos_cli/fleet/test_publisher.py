@@ -2,7 +2,6 @@
 
 import asyncio
 import random
-from collections import Counter
 
 import pytest
 
@@ -88,9 +87,7 @@ async def test_a_restart_of_the_broker_loses_nothing(
             if number == len(sent) // 2:
                 await asyncio.to_thread(mosquitto.restart)
     await asyncio.to_thread(subscriber.wait_for_distinct, len(sent))
-    received = Counter(subscriber.telemetry())
-    assert set(received) == set(sent)
-    assert received.total() - len(sent) <= publisher.counters.resent
+    assert set(subscriber.telemetry()) == set(sent)
     assert publisher.counters.connects >= 2 * len(who)
 
 
