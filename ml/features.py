@@ -11,7 +11,7 @@ A feature row of day D knows the readings up to the end of D and nothing later:
 """
 
 import hashlib
-from datetime import date, timedelta
+from datetime import date
 from typing import Final
 
 import polars as pl
@@ -80,25 +80,22 @@ def compute_features(
 
 def window_statistics(hourly: pl.DataFrame) -> pl.DataFrame:
     """Mean, deviation and slope of the seven days that end with each `date`."""
-    days = (pl.col("bucket") - pl.col("bucket").min()).dt.total_seconds() / 86_400
     soil, temperature = pl.col("soil_avg"), pl.col("temp_avg")
-    slope = pl.cov("days", "soil_avg") / pl.col("days").filter(soil.is_not_null()).var()
+    # counted within the window, so that a day's bytes do not depend on the range it is built in
+    days = (pl.col("time") - pl.col("time").min()).dt.total_seconds() / 86_400
+    slope = pl.cov(days, soil) / days.filter(soil.is_not_null()).var()
     variability = temperature.std() / pl.max_horizontal(
         temperature.mean().abs(), pl.lit(MIN_TEMPERATURE_DIVISOR_C)
     )
     enough_soil = soil.count() >= MIN_HOURS
     enough_temperature = temperature.count() >= MIN_HOURS
+    # polars' rolling kernels carry rounding errors along; here each window is summed by itself
+    days_ahead = pl.DataFrame({"ahead": range(WINDOW_DAYS)})
     return (
-        hourly.sort("device_id", "bucket")
-        .with_columns(days=days)
-        .group_by_dynamic(
-            "bucket",
-            every="1d",
-            period=f"{WINDOW_DAYS}d",
-            offset=f"-{WINDOW_DAYS - 1}d",
-            group_by="device_id",
-            start_by="window",
-        )
+        hourly.join(days_ahead, how="cross")
+        .with_columns(time="bucket", date=pl.col("bucket").dt.date() + pl.duration(days="ahead"))
+        .sort("device_id", "date", "time")
+        .group_by("device_id", "date", maintain_order=True)
         .agg(
             soil_7d_avg=pl.when(enough_soil).then(soil.mean()),
             soil_7d_stddev=pl.when(enough_soil).then(soil.std()),
@@ -106,7 +103,6 @@ def window_statistics(hourly: pl.DataFrame) -> pl.DataFrame:
             temp_7d_avg=pl.when(enough_temperature).then(temperature.mean()),
             temp_variability=pl.when(enough_temperature).then(variability),
         )
-        .with_columns(date=pl.col("bucket").dt.date() + timedelta(days=WINDOW_DAYS - 1))
     )
 
 

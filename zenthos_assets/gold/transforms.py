@@ -63,7 +63,8 @@ def rollup(silver: pl.DataFrame, period: Literal["hour", "day"]) -> pl.DataFrame
         else (time.dt.date().alias("day"), DAILY_SCHEMA)
     )
     return (
-        silver.group_by("device_id", bucket)
+        silver.sort("device_id", "time", "message_id")
+        .group_by("device_id", bucket, maintain_order=True)  # sums in one order: the same bytes
         .agg(
             farm_id=pl.col("farm_id").first(),
             sample_count=pl.len().cast(pl.Int64),
