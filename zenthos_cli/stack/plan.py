@@ -69,7 +69,7 @@ class Service:
     """Runs to its end, instead of for ever."""
 
     stop_signal: Signals = Signals.SIGTERM
-    start_timeout_s: float = 120.0
+    start_timeout_s: float = 180.0
     stop_timeout_s: float = 20.0
 
 
