@@ -49,6 +49,9 @@ from zenthos_core.signing import TrustedKeys
 from zenthos_core.tokens import Identity, Role
 
 LATEST: Final = "latest"
+LATEST_EXPIRY_S: Final = 4_102_444_800
+"""The first second of 2100."""
+
 _SUFFIX: Final = {"firmware-bundle": ".zip", "esp-image": ".bin"}
 _tracer = trace.get_tracer(__name__)
 
@@ -118,6 +121,8 @@ def _verify(signed: SignedManifest, binary: bytes, trusted: TrustedKeys, now: fl
     verify_binary(manifest, binary)
     if len(set(manifest.device_models)) != len(manifest.device_models):
         raise ManifestError("device_models names a model twice")
+    if manifest.expires > LATEST_EXPIRY_S:
+        raise ManifestError("expires lies beyond the year 2100: is it in seconds?")
     return manifest
 
 

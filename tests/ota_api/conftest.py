@@ -15,10 +15,12 @@ import uvicorn
 from pydantic import SecretStr
 
 from ota_api.app import create_app
+from tests.conftest import migrated_database
 from tests.ota_api.releases import Signer
-from tests.servers import find_free_port
+from tests.servers import PostgresServer, find_free_port
 from zenthos_cli.stack.keys import make_keys
 from zenthos_core import tokens
+from zenthos_core.database import Database
 from zenthos_core.settings import Settings
 from zenthos_core.tokens import Role
 
@@ -101,18 +103,17 @@ class Ota:
             return connection.execute(query.encode()).fetchall()
 
 
-@pytest.fixture
-def ota_settings(tmp_path: Path, ops_url: str) -> Settings:
-    """Settings of a server of this test's own; no broker runs."""
-    keys = tmp_path / "keys"
+def make_ota_settings(folder: Path, database_url: str) -> Settings:
+    """Settings of a server with everything in one folder; no broker runs."""
+    keys = folder / "keys"
     make_keys(keys, now=time.time())
     port = find_free_port()
     return Settings(
-        home=tmp_path / "home",
-        database_url=SecretStr(ops_url),
-        blob_url=(tmp_path / "blobs").as_uri(),
-        mqtt_password_file=tmp_path / "passwords",
-        mqtt_pid_file=tmp_path / "mosquitto.pid",
+        home=folder / "home",
+        database_url=SecretStr(database_url),
+        blob_url=(folder / "blobs").as_uri(),
+        mqtt_password_file=folder / "passwords",
+        mqtt_pid_file=folder / "mosquitto.pid",
         ota_port=port,
         ota_url=f"http://127.0.0.1:{port}",
         token_private_key_file=keys / "token.pem",
@@ -123,12 +124,35 @@ def ota_settings(tmp_path: Path, ops_url: str) -> Settings:
     )
 
 
+@contextmanager
+def running_ota(settings: Settings) -> Iterator[Ota]:
+    """A server, and a client of it."""
+    keys = settings.trusted_keys_file.parent
+    with (
+        serving(settings),
+        httpx.Client(base_url=settings.ota_url, timeout=20, trust_env=False) as client,
+    ):
+        yield Ota(settings, keys, client, Signer(keys))
+
+
+@pytest.fixture
+def ota_settings(tmp_path: Path, ops_url: str) -> Settings:
+    """Settings of a server of this test's own."""
+    return make_ota_settings(tmp_path, ops_url)
+
+
 @pytest.fixture
 def ota(ota_settings: Settings) -> Iterator[Ota]:
-    """The running server."""
-    keys = ota_settings.trusted_keys_file.parent
-    with (
-        serving(ota_settings),
-        httpx.Client(base_url=ota_settings.ota_url, timeout=20, trust_env=False) as client,
-    ):
-        yield Ota(ota_settings, keys, client, Signer(keys))
+    """A server of this test's own."""
+    with running_ota(ota_settings) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def shared_ota(tmp_path_factory: pytest.TempPathFactory, postgres: PostgresServer) -> Iterator[Ota]:
+    """A server with a device and a model, for tests of a module that leave no trace in it."""
+    url = migrated_database(postgres, Database.OPS)
+    with running_ota(make_ota_settings(tmp_path_factory.mktemp("ota"), url)) as running:
+        running.register()
+        running.publish(running.signer.model())
+        yield running

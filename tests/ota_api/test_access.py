@@ -72,7 +72,7 @@ def test_matrix(ota: Ota) -> None:
     assert wrong == []
 
 
-def test_matrix_holds_every_route(ota: Ota) -> None:
+def test_matrix_holds_every_route(shared_ota: Ota) -> None:
     tried = {(method, path.partition("?")[0]) for method, path in WHO_MAY}
     names = {
         "{device_id}": DEVICE_ID,
@@ -81,23 +81,26 @@ def test_matrix_holds_every_route(ota: Ota) -> None:
         "{version}": "latest",
         "{kind}": "model",
     }
-    for method, path in documented_paths(ota):
+    for method, path in documented_paths(shared_ota):
         filled = path
         for name, value in names.items():
             filled = filled.replace(name, value)
         assert (method, filled) in tried
 
 
-def test_publishing_takes_the_scope(ota: Ota) -> None:
+def test_publishing_takes_the_scope(shared_ota: Ota) -> None:
     for role in (Role.ADMIN, Role.OPERATOR):
-        headers = {"Authorization": f"Bearer {ota.token(role, scopes=['read'])}"}
-        answer = ota.http.post("/models/publish", json=ota.signer.model(), headers=headers)
+        token = shared_ota.token(role, scopes=["read"])
+        headers = {"Authorization": f"Bearer {token}"}
+        answer = shared_ota.http.post(
+            "/models/publish", json=shared_ota.signer.model(), headers=headers
+        )
         assert answer.status_code == 403
         assert "scope publish" in answer.json()["detail"]
 
 
-def test_refusals_say_what_to_do(ota: Ota) -> None:
-    answer = ota.send("GET", "/devices", None)
+def test_refusals_say_what_to_do(shared_ota: Ota) -> None:
+    answer = shared_ota.send("GET", "/devices", None)
     assert answer.headers["www-authenticate"].startswith("Bearer")
     assert answer.headers["content-type"] == "application/problem+json"
     assert answer.json()["status"] == 401
@@ -139,18 +142,18 @@ def forged_tokens(ota: Ota) -> dict[str, str]:
     }
 
 
-def test_tokens_that_must_fail(ota: Ota) -> None:
-    passed = [
-        attack
-        for attack, token in forged_tokens(ota).items()
-        if ota.http.get("/devices", headers={"Authorization": f"Bearer {token}"}).status_code != 401
-    ]
+def test_tokens_that_must_fail(shared_ota: Ota) -> None:
+    passed = []
+    for attack, token in forged_tokens(shared_ota).items():
+        headers = {"Authorization": f"Bearer {token}"}
+        if shared_ota.http.get("/devices", headers=headers).status_code != 401:
+            passed.append(attack)
     assert passed == []
 
 
 @pytest.mark.parametrize("header", ["", "Bearer", "Basic YTpi", "bearer a b"])
-def test_authorization_that_must_fail(ota: Ota, header: str) -> None:
-    assert ota.http.get("/devices", headers={"Authorization": header}).status_code == 401
+def test_authorization_that_must_fail(shared_ota: Ota, header: str) -> None:
+    assert shared_ota.http.get("/devices", headers={"Authorization": header}).status_code == 401
 
 
 def test_a_device_fetches_for_its_own_model_alone(ota: Ota) -> None:
@@ -163,10 +166,9 @@ def test_a_device_fetches_for_its_own_model_alone(ota: Ota) -> None:
         assert "esp32-s3" in answer.json()["detail"]
 
 
-def test_a_device_that_is_not_registered_fetches_nothing(ota: Ota) -> None:
-    ota.publish(ota.signer.model())
-    headers = ota.headers(Role.DEVICE, "ghost-device")
-    answer = ota.http.get("/models/esp32-s3/irrigation/latest", headers=headers)
+def test_a_device_that_is_not_registered_fetches_nothing(shared_ota: Ota) -> None:
+    headers = shared_ota.headers(Role.DEVICE, "ghost-device")
+    answer = shared_ota.http.get("/models/esp32-s3/irrigation/latest", headers=headers)
     assert answer.status_code == 403
 
 
@@ -177,9 +179,9 @@ def test_token_of_a_registration_works(ota: Ota) -> None:
     assert ota.http.get("/devices", headers=headers).status_code == 403
 
 
-def test_jwks_verifies_tokens(ota: Ota) -> None:
-    keys = jwt.PyJWKSet.from_dict(ota.http.get("/.well-known/jwks.json").json())
-    token = ota.token(Role.VIEWER, "somebody")
+def test_jwks_verifies_tokens(shared_ota: Ota) -> None:
+    keys = jwt.PyJWKSet.from_dict(shared_ota.http.get("/.well-known/jwks.json").json())
+    token = shared_ota.token(Role.VIEWER, "somebody")
     key = keys[jwt.get_unverified_header(token)["kid"]]
     claims = jwt.decode(token, key, algorithms=["ES256"], issuer="zenthos")
     assert claims["sub"] == "somebody"

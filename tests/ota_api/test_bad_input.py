@@ -71,12 +71,12 @@ def test_sql_in_string_fields(ota: Ota, text: str) -> None:
     ],
     ids=str,
 )
-def test_registration_that_is_not_valid(ota: Ota, changes: dict[str, Any]) -> None:
-    answer = ota.register(**changes)
+def test_registration_that_is_not_valid(shared_ota: Ota, changes: dict[str, Any]) -> None:
+    answer = shared_ota.register(**{"device_id": "field-sensor-002", **changes})
     assert answer.status_code == 422
     assert is_problem(answer)
     assert answer.json()["errors"]
-    assert ota.rows("SELECT FROM devices") == []
+    assert shared_ota.rows("SELECT id FROM devices") == [(DEVICE_ID,)]
 
 
 @pytest.mark.parametrize(
@@ -95,45 +95,47 @@ def test_registration_that_is_not_valid(ota: Ota, changes: dict[str, Any]) -> No
         b'{"name": "x", "total_area_hectares": Infinity}',
         b'{"name": "x", "total_area_hectares": 1e999}',
         b'{"name": "x", "total_area_hectares": ' + b"9" * 5000 + b"}",
-        gzip.compress(b"{}"),
+        gzip.compress(b"{}", mtime=0),
     ],
     ids=lambda body: repr(body[:20]),
 )
 @pytest.mark.parametrize("path", ["/farms", "/devices/register", "/models/publish"])
-def test_body_that_is_no_valid_json(ota: Ota, path: str, body: bytes) -> None:
-    headers = ota.headers(Role.ADMIN) | {"Content-Type": "application/json"}
-    answer = ota.http.post(path, content=body, headers=headers)
+def test_body_that_is_no_valid_json(shared_ota: Ota, path: str, body: bytes) -> None:
+    headers = shared_ota.headers(Role.ADMIN) | {"Content-Type": "application/json"}
+    answer = shared_ota.http.post(path, content=body, headers=headers)
     assert answer.status_code in {400, 422}
     assert is_problem(answer)
 
 
-def test_body_that_is_too_large(ota: Ota) -> None:
+def test_body_that_is_too_large(shared_ota: Ota) -> None:
     body = b'{"name": "' + b"x" * 70_000 + b'"}'
-    headers = ota.headers(Role.ADMIN) | {"Content-Type": "application/json"}
+    headers = shared_ota.headers(Role.ADMIN) | {"Content-Type": "application/json"}
     for content in (body, iter([body[:40_000], body[40_000:]])):  # with a length, and chunked
-        answer = ota.http.post("/farms", content=content, headers=headers)
+        answer = shared_ota.http.post("/farms", content=content, headers=headers)
         assert answer.status_code == 413
         assert is_problem(answer)
 
 
 @pytest.mark.parametrize("length", [30_000_000, int("9" * 30)])
-def test_publication_that_is_too_large(ota: Ota, length: int) -> None:
+def test_publication_that_is_too_large(shared_ota: Ota, length: int) -> None:
     head = f"POST /models/publish HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\n"
-    with socket.create_connection(("127.0.0.1", ota.settings.ota_port), timeout=10) as client:
+    with socket.create_connection(
+        ("127.0.0.1", shared_ota.settings.ota_port), timeout=10
+    ) as client:
         client.sendall(head.encode())
         assert client.recv(4096).split()[1] in {b"413", b"400"}
 
 
-def test_large_body_of_a_stranger_is_not_read(ota: Ota) -> None:
+def test_large_body_of_a_stranger_is_not_read(shared_ota: Ota) -> None:
     body = (b"x" * 65_536 for _ in range(16))
-    answer = ota.http.post("/models/publish", content=body)
+    answer = shared_ota.http.post("/models/publish", content=body)
     assert answer.status_code == 401
 
 
 @pytest.mark.parametrize("field", ["manifest", "signature", "binary_data"])
 @pytest.mark.parametrize("value", ["", "not base64!", "AAA", None, 5, []])
-def test_publication_that_is_not_base64(ota: Ota, field: str, value: object) -> None:
-    answer = ota.publish(ota.signer.model() | {field: value})
+def test_publication_that_is_not_base64(shared_ota: Ota, field: str, value: object) -> None:
+    answer = shared_ota.publish(shared_ota.signer.model() | {field: value})
     assert answer.status_code == 422
     assert is_problem(answer)
 
@@ -144,8 +146,8 @@ def test_publication_that_is_not_base64(ota: Ota, field: str, value: object) -> 
     + [{"release_notes": notes} for notes in ("a\u0000b", "x" * 10_001, 5)],
     ids=lambda change: str(change)[:40],
 )
-def test_publication_with_bad_settings(ota: Ota, change: dict[str, object]) -> None:
-    assert ota.publish(ota.signer.model() | change).status_code == 422
+def test_publication_with_bad_settings(shared_ota: Ota, change: dict[str, object]) -> None:
+    assert shared_ota.publish(shared_ota.signer.model() | change).status_code == 422
 
 
 TRAVERSALS = [
@@ -167,18 +169,18 @@ TRAVERSALS = [
 
 
 @pytest.mark.parametrize("path", TRAVERSALS)
-def test_paths_that_lead_elsewhere(ota: Ota, path: str) -> None:
-    answer = ota.send("GET", f"{path}?download=true")
+def test_paths_that_lead_elsewhere(shared_ota: Ota, path: str) -> None:
+    answer = shared_ota.send("GET", f"{path}?download=true")
     assert answer.status_code in {404, 422}
     assert is_problem(answer)
 
 
-def test_unknown_routes_and_methods(ota: Ota) -> None:
+def test_unknown_routes_and_methods(shared_ota: Ota) -> None:
     for method, path, status in (
         ("GET", "/nothing", 404),
         ("DELETE", "/devices", 405),
         ("PUT", "/farms", 405),
     ):
-        answer = ota.send(method, path)
+        answer = shared_ota.send(method, path)
         assert answer.status_code == status
         assert is_problem(answer)

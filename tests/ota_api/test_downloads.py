@@ -16,20 +16,13 @@ SIZE = len(BINARY)
 ETAG = f'"{hashlib.sha256(BINARY).hexdigest()}"'
 
 
-@pytest.fixture
-def published(ota: Ota) -> Ota:
-    ota.publish(ota.signer.model())
-    ota.register()
-    return ota
-
-
-def test_whole_file(published: Ota) -> None:
+def test_whole_file(shared_ota: Ota) -> None:
     for options in (
         {"params": {"download": "true"}},
         {"headers": {"Accept": "application/octet-stream"}},
         {"headers": {"Accept": "text/html, Application/Octet-Stream;q=0.9"}},
     ):
-        answer = published.send("GET", PATH, Role.DEVICE, **options)
+        answer = shared_ota.send("GET", PATH, Role.DEVICE, **options)
         assert (answer.status_code, answer.content) == (200, BINARY)
         assert answer.headers["etag"] == ETAG
         assert answer.headers["content-length"] == str(SIZE)
@@ -49,9 +42,9 @@ def test_whole_file(published: Ota) -> None:
         ("BYTES= 5-9", 5, 10),
     ],
 )
-def test_part(published: Ota, asked: str, first: int, end: int) -> None:
+def test_part(shared_ota: Ota, asked: str, first: int, end: int) -> None:
     headers = {"Range": asked}
-    answer = published.send("GET", f"{PATH}?download=true", Role.DEVICE, headers=headers)
+    answer = shared_ota.send("GET", f"{PATH}?download=true", Role.DEVICE, headers=headers)
     assert (answer.status_code, answer.content) == (206, BINARY[first:end])
     assert answer.headers["content-range"] == f"bytes {first}-{end - 1}/{SIZE}"
     assert answer.headers["content-length"] == str(end - first)
@@ -61,14 +54,14 @@ def test_part(published: Ota, asked: str, first: int, end: int) -> None:
     "asked",
     ["bytes=9-5", "bytes=-", "bytes=a-b", "lines=0-5", "bytes=0-1,5-6", "0-5", "bytes=+1-2", ""],
 )
-def test_range_that_means_nothing_gets_the_whole(published: Ota, asked: str) -> None:
-    answer = published.send("GET", f"{PATH}?download=true", headers={"Range": asked})
+def test_range_that_means_nothing_gets_the_whole(shared_ota: Ota, asked: str) -> None:
+    answer = shared_ota.send("GET", f"{PATH}?download=true", headers={"Range": asked})
     assert (answer.status_code, len(answer.content)) == (200, SIZE)
 
 
 @pytest.mark.parametrize("asked", [f"bytes={SIZE}-", f"bytes={'9' * 900}-", "bytes=-0"])
-def test_range_outside_the_file(published: Ota, asked: str) -> None:
-    answer = published.send("GET", f"{PATH}?download=true", headers={"Range": asked})
+def test_range_outside_the_file(shared_ota: Ota, asked: str) -> None:
+    answer = shared_ota.send("GET", f"{PATH}?download=true", headers={"Range": asked})
     assert answer.status_code == 416
     assert answer.headers["content-range"] == f"bytes */{SIZE}"
     assert answer.headers["content-type"] == "application/problem+json"
@@ -78,33 +71,33 @@ def test_range_outside_the_file(published: Ota, asked: str) -> None:
     ("if_range", "status"),
     [(ETAG, 206), ('"another"', 200), (f"W/{ETAG}", 200), ("Mon, 23 Nov 2026 00:00:00 GMT", 200)],
 )
-def test_if_range(published: Ota, if_range: str, status: int) -> None:
+def test_if_range(shared_ota: Ota, if_range: str, status: int) -> None:
     headers = {"Range": "bytes=10-19", "If-Range": if_range}
-    answer = published.send("GET", f"{PATH}?download=true", headers=headers)
+    answer = shared_ota.send("GET", f"{PATH}?download=true", headers=headers)
     assert answer.status_code == status
     assert answer.content == (BINARY[10:20] if status == 206 else BINARY)
 
 
 @pytest.mark.parametrize("known", [ETAG, f"W/{ETAG}", f'"x", {ETAG}', "*"])
-def test_file_that_the_client_has(published: Ota, known: str) -> None:
-    answer = published.send("GET", f"{PATH}?download=true", headers={"If-None-Match": known})
+def test_file_that_the_client_has(shared_ota: Ota, known: str) -> None:
+    answer = shared_ota.send("GET", f"{PATH}?download=true", headers={"If-None-Match": known})
     assert (answer.status_code, answer.content) == (304, b"")
     assert answer.headers["etag"] == ETAG
 
 
-def test_head_has_the_headers_alone(published: Ota) -> None:
+def test_head_has_the_headers_alone(shared_ota: Ota) -> None:
     headers = {"Range": "bytes=0-9"}
-    answer = published.send("HEAD", f"{PATH}?download=true", headers=headers)
+    answer = shared_ota.send("HEAD", f"{PATH}?download=true", headers=headers)
     assert (answer.status_code, answer.content) == (200, b"")
     assert answer.headers["content-length"] == str(SIZE)
     assert answer.headers["etag"] == ETAG
-    assert published.send("HEAD", PATH).status_code == 200
+    assert shared_ota.send("HEAD", PATH).status_code == 200
 
 
-def test_only_what_never_changes_is_cached(published: Ota) -> None:
-    version = published.send("GET", PATH).json()["version"]
-    fixed = published.send("HEAD", f"/models/esp32-s3/irrigation/{version}?download=true")
-    moving = published.send("HEAD", f"{PATH}?download=true")
+def test_only_what_never_changes_is_cached(shared_ota: Ota) -> None:
+    version = shared_ota.send("GET", PATH).json()["version"]
+    fixed = shared_ota.send("HEAD", f"/models/esp32-s3/irrigation/{version}?download=true")
+    moving = shared_ota.send("HEAD", f"{PATH}?download=true")
     assert "immutable" in fixed.headers["cache-control"]
     assert moving.headers["cache-control"] == "no-cache"
 

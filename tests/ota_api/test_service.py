@@ -6,6 +6,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
@@ -15,6 +17,7 @@ from pydantic import SecretStr
 
 from ota_api.devices.accounts import BrokerAccounts
 from tests.ota_api.conftest import Ota, serving
+from tests.ota_api.releases import Signer
 from tests.servers import PostgresServer
 from zenthos_core.errors import ConfigurationError
 from zenthos_core.settings import Settings
@@ -61,6 +64,7 @@ def test_not_ready_without_keys(ota: Ota) -> None:
     assert "keys.json is missing" in answer.json()["checks"]["keys"]
 
 
+@pytest.mark.fault
 def test_database_that_goes_away_and_comes_back(
     ota_settings: Settings, own_postgres: PostgresServer, own_ops_url: str
 ) -> None:
@@ -137,33 +141,52 @@ def test_keys_that_are_no_pair(ota_settings: Settings) -> None:
         TokenKeys.read(ota_settings)
 
 
-def test_process_serves_counts_and_stops(ota_settings: Settings) -> None:
+@contextmanager
+def running(settings: Settings) -> Iterator[subprocess.Popen[str]]:
+    """`python -m ota_api`, answering; stopped by SIGTERM at the end."""
     process = subprocess.Popen(
         [sys.executable, "-m", "ota_api"],
-        env=environment(ota_settings),
+        env=environment(settings),
         stderr=subprocess.PIPE,
         text=True,
     )
     try:
-        with httpx.Client(base_url=ota_settings.ota_url, timeout=20, trust_env=False) as client:
-            deadline = time.monotonic() + 60
-            while time.monotonic() < deadline:
-                try:
-                    client.get("/health")
-                    break
-                except httpx.ConnectError:
-                    time.sleep(0.1)
-            trace = "4bf92f3577b34da6a3ce929d0e0e4736"
-            refused = client.get(
-                "/devices", headers={"traceparent": f"00-{trace}-00f067aa0ba902b7-01"}
-            )
-            assert refused.json()["trace_id"] == trace
-            metrics = client.get("/metrics").text
+        deadline = time.monotonic() + 60
+        while process.poll() is None and time.monotonic() < deadline:
+            try:
+                httpx.get(f"{settings.ota_url}/health", trust_env=False)
+                break
+            except httpx.ConnectError:
+                time.sleep(0.1)
+        yield process
     finally:
         process.send_signal(signal.SIGTERM)
-        _, log = process.communicate(timeout=30)
-    assert "zenthos_ota_requests_total{" in metrics
-    assert 'status="401"' in metrics
+        process.wait(30)
+
+
+def test_process_serves_counts_and_stops(ota_settings: Settings) -> None:
+    trace = "4bf92f3577b34da6a3ce929d0e0e4736"
+    keys = ota_settings.trusted_keys_file.parent
+    with (
+        running(ota_settings) as process,
+        httpx.Client(base_url=ota_settings.ota_url, timeout=20, trust_env=False) as client,
+    ):
+        refused = client.get("/devices", headers={"traceparent": f"00-{trace}-00f067aa0ba902b7-01"})
+        assert refused.json()["trace_id"] == trace
+        ota = Ota(ota_settings, keys, client, Signer(keys))
+        ota.publish(ota.signer.model())
+        for asked in ("bytes=0-99", "bytes=100-"):  # one download in two parts
+            path = "/models/esp32-s3/irrigation/latest?download=true"
+            assert ota.send("GET", path, headers={"Range": asked}).status_code == 206
+        metrics = client.get("/metrics").text.splitlines()
+    assert process.stderr is not None
+    log = process.stderr.read()
+    counted = [line for line in metrics if line.startswith("zenthos_ota_")]
+    assert any(
+        "requests_total{" in c and 'status="401"' in c and c.endswith(" 1.0") for c in counted
+    )
+    downloads = [line for line in counted if "firmware_downloads_total{" in line]
+    assert [line.rpartition(" ")[2] for line in downloads] == ["1.0"]
     assert f'"trace_id": "{trace}"' in log
     assert "Traceback" not in log
 
