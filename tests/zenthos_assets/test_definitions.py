@@ -1,0 +1,105 @@
+"""The code location loads, and its schedules ask for the right partitions."""
+
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+
+import dagster as dg
+import pytest
+
+from tests.conftest import ROOT
+from tests.zenthos_assets.conftest import RECEIVED, Farmyard, reading
+from zenthos_assets.automation import (
+    RANGE_END,
+    RANGE_START,
+    daily_build,
+    hourly_archive,
+    stream_totals,
+)
+from zenthos_assets.definitions import defs
+
+LINEAGE = [
+    "mqtt_stream",
+    "bronze/telemetry",
+    "silver/telemetry_cleaned",
+    "gold/telemetry_hourly",
+    "gold/ml_features",
+    "ml/training_set",
+    "ml/irrigation_model",
+    "ml/irrigation_model_tflite",
+    "ota/model_release",
+]
+
+
+def test_loads_as_one_graph_from_stream_to_release() -> None:
+    graph = defs().resolve_asset_graph()
+    for parent, child in pairwise(LINEAGE):
+        key = dg.AssetKey.from_user_string(child)
+        assert dg.AssetKey.from_user_string(parent) in graph.get(key).parent_keys
+
+
+@pytest.mark.parametrize("asset", LINEAGE[1:])
+def test_every_asset_is_described_owned_and_checked(asset: str) -> None:
+    graph = defs().resolve_asset_graph()
+    node = graph.get(dg.AssetKey.from_user_string(asset))
+    assert node.description
+    assert node.owners
+    assert node.kinds
+    assert node.check_keys
+    text = (ROOT / "docs/reference/lineage.md").read_text()
+    assert f"`{asset}`" in text
+    assert all(f"`{key.name}`" in text for key in node.check_keys)
+
+
+def test_jobs_schedules_and_sensors_are_documented() -> None:
+    text = (ROOT / "docs/reference/lineage.md").read_text()
+    loaded = defs()
+    for thing in (*(loaded.jobs or ()), *(loaded.schedules or ()), *(loaded.sensors or ())):
+        assert f"`{thing.name}`" in text
+
+
+def at(time: datetime, yard: Farmyard) -> dg.ScheduleEvaluationContext:
+    return dg.build_schedule_context(
+        scheduled_execution_time=time, resources={"platform": yard.platform}
+    )
+
+
+def ranges(requests: object) -> list[tuple[str, str]]:
+    assert isinstance(requests, list)
+    return [(r.tags[RANGE_START], r.tags[RANGE_END]) for r in requests]
+
+
+def test_hourly_archive_reaches_back_to_what_still_waits(farmyard: Farmyard) -> None:
+    tick = datetime(2026, 11, 20, 9, 5, tzinfo=UTC)
+    assert ranges(list(hourly_archive(at(tick, farmyard)))) == [
+        ("2026-11-20-08:00", "2026-11-20-08:00")
+    ]
+    farmyard.receive([reading("soil-1", RECEIVED)])
+    assert ranges(list(hourly_archive(at(tick, farmyard)))) == [
+        ("2026-11-20-05:00", "2026-11-20-08:00")
+    ]
+
+
+def test_daily_build_adds_days_of_late_readings(farmyard: Farmyard) -> None:
+    tick = datetime.now(UTC).replace(minute=0, second=0, microsecond=0) + timedelta(hours=2)
+    yesterday = tick.date() - timedelta(days=1)
+    assert ranges(list(daily_build(at(tick, farmyard)))) == [(str(yesterday), str(yesterday))]
+    late = datetime(2026, 5, 1, tzinfo=UTC)
+    farmyard.receive([reading("soil-1", late)])
+    farmyard.run("archive", "2026-11-20-05:00")
+    assert ranges(list(daily_build(at(tick, farmyard)))) == [
+        ("2026-05-01", "2026-05-31"),
+        (str(yesterday), str(yesterday)),
+    ]
+
+
+def test_the_stream_is_observed_when_messages_came(farmyard: Farmyard) -> None:
+    def tick(cursor: str | None) -> object:
+        context = dg.build_sensor_context(cursor=cursor, resources={"platform": farmyard.platform})
+        return stream_totals(context)
+
+    assert isinstance(tick(None), dg.SkipReason)
+    farmyard.receive([reading("soil-1", RECEIVED)])
+    seen = tick(None)
+    assert isinstance(seen, dg.SensorResult)
+    assert seen.asset_events[0].metadata["received"].value == 1
+    assert isinstance(tick("1"), dg.SkipReason)
