@@ -60,5 +60,8 @@ def quantisation_gate(
 
 def _result(spec: dg.AssetCheckSpec, verdict: Verdict) -> dg.AssetCheckResult:
     return dg.AssetCheckResult(
-        check_name=spec.name, passed=verdict.passed, metadata={"verdict": str(verdict)}
+        check_name=spec.name,
+        passed=verdict.passed,
+        description=str(verdict),
+        metadata={"verdict": str(verdict)},
     )
