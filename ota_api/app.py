@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from typing import Final
 
 from fastapi import FastAPI
+from fastapi_offline import FastAPIOffline
 
 from ota_api.bodies import MAX_BODY_BYTES, BodyLimit
 from ota_api.devices.routes import router as devices
@@ -33,7 +34,7 @@ def create_app(settings: Settings, clock: Callable[[], float] = time.time) -> Fa
             app.state.resources = resources
             yield
 
-    app = FastAPI(
+    app = FastAPIOffline(
         title="Zenthos OTA",
         summary="Device registry and signed releases.",
         version=__version__,
