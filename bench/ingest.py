@@ -28,8 +28,8 @@ from rich.progress import Progress
 from bench import publisher
 from bench.publisher import DEVICES, MODEL
 from bench.servers import INGEST_USER, Servers, free_port, running_servers, wait_until
-from ingest import mqtt
 from zenthos_cli.stack.postgres import program
+from zenthos_core import mqtt
 from zenthos_core.errors import ZenthosError
 
 PUBLISHERS: Final = 2
@@ -289,7 +289,13 @@ def _end_session(servers: Servers) -> None:
     """Make the broker forget ingest's session, so that it collects nothing of the peer's run."""
     with socket.create_connection(("127.0.0.1", servers.broker.port)) as connection:
         connection.sendall(
-            mqtt.encode_connect("zenthos-ingest-1", INGEST_USER, servers.ingest_password, 0, 0)
+            mqtt.encode_connect(
+                "zenthos-ingest-1",
+                INGEST_USER,
+                servers.ingest_password,
+                keep_alive_s=0,
+                clean_start=True,
+            )
         )
         connection.recv(4096)
         connection.sendall(mqtt.DISCONNECT)

@@ -15,7 +15,7 @@ from typing import Final
 
 import msgspec
 
-from ingest import mqtt
+from zenthos_core import mqtt
 from zenthos_core.topics import telemetry_topic
 
 HOST: Final = "127.0.0.1"
@@ -69,9 +69,11 @@ def encode_chunks(seed: int, first: int, count: int) -> Iterator[tuple[bytes, in
         numbers = range(start, min(start + CHUNK, count))
         packets = [
             mqtt.encode_publish(
-                telemetry_topic(MODEL, device_id(first + n)),
-                reading(first + n, ids[n], now_s),
-                1 + n % mqtt.RECEIVE_MAXIMUM,
+                mqtt.Message(
+                    telemetry_topic(MODEL, device_id(first + n)),
+                    reading(first + n, ids[n], now_s),
+                ),
+                1 + n % mqtt.MAX_PACKET_IDS,
             )
             for n in numbers
         ]
@@ -94,11 +96,11 @@ class Publisher:
         self._socket = socket.create_connection((HOST, port))
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._socket.sendall(
-            mqtt.encode_connect(name, USERNAME, PASSWORD, keep_alive_s=0, session_expiry_s=0)
+            mqtt.encode_connect(name, USERNAME, PASSWORD, keep_alive_s=0, clean_start=True)
         )
-        packets, _ = mqtt.split(self._socket.recv(4096), time.time())
-        if not any(isinstance(packet, mqtt.Connack) for packet in packets):
-            raise mqtt.ProtocolError("the broker did not answer the connection")
+        answers = mqtt.PacketReader().feed(self._socket.recv(4096))
+        if not any(isinstance(answer, mqtt.Connack) and not answer.reason for answer in answers):
+            raise mqtt.MqttError("the broker did not accept the connection")
         self._buffer = b""
         self._in_flight = 0
 

@@ -17,9 +17,9 @@ from typing import Final, NamedTuple
 
 from ingest import rows
 from ingest.decode import Device, Registry, decode, is_downward, parse_route
-from ingest.mqtt import Publish
 from zenthos_core.errors import InvalidMessageError
 from zenthos_core.messages import Inference, Status, Telemetry, event_time
+from zenthos_core.mqtt import Publish
 
 DAY_S: Final = 86_400
 

@@ -14,9 +14,9 @@ from typing import Final
 import msgspec
 
 from ingest import pgcopy
-from ingest.mqtt import Publish
 from zenthos_core.errors import InvalidMessageError
 from zenthos_core.messages import Message, parse_payload
+from zenthos_core.mqtt import Publish
 from zenthos_core.topics import ROOT, parse_topic
 
 _DOWNWARD: Final = (b"ota", b"ack")

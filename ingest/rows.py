@@ -8,10 +8,10 @@ import msgspec
 
 from ingest import pgcopy
 from ingest.decode import Device, Route
-from ingest.mqtt import Publish
 from ingest.pgcopy import NULL
 from zenthos_core.errors import InvalidMessageError
 from zenthos_core.messages import SENSOR_COLUMNS, Inference, Telemetry
+from zenthos_core.mqtt import Publish
 
 RAW_COLUMNS: Final = (
     *("message_type", "topic", "payload"),

@@ -22,11 +22,11 @@ from ingest.backoff import delays_s
 from ingest.batch import build_batch
 from ingest.decode import Registry, device_ids
 from ingest.metrics import IngestMetrics
-from ingest.mqtt import ProtocolError, RefusedError
 from ingest.registry import DeviceRegistry
 from ingest.store import StoppedError, Store, Work
 from ingest.subscriber import Broker, Subscriber
 from ingest.writer import Outcome
+from zenthos_core.mqtt import MqttError
 
 logger = logging.getLogger(__name__)
 tracer = trace.get_tracer(__name__)
@@ -80,7 +80,7 @@ class Service:
                         logger.info("connected to the broker as %s", self._broker.client_id)
                         self._connected, delays = True, delays_s()
                         self._serve(subscriber, executor)
-                except (OSError, ProtocolError, RefusedError) as error:
+                except (OSError, MqttError) as error:
                     delay_s = next(delays)
                     logger.warning("no broker, trying again in %.1f s: %s", delay_s, error)
                     self._stopping.wait(delay_s)

@@ -21,9 +21,9 @@ from ingest.backoff import delays_s
 from ingest.batch import Batch, build_batch, refused_batch
 from ingest.decode import Registry
 from ingest.metrics import IngestMetrics
-from ingest.mqtt import Publish
 from ingest.writer import Outcome, Writer
 from zenthos_core.errors import ZenthosError
+from zenthos_core.mqtt import Publish
 
 logger = logging.getLogger(__name__)
 

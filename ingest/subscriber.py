@@ -11,8 +11,8 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Final, NamedTuple, TypeVar
 
-from ingest import mqtt
-from ingest.mqtt import Connack, Pingresp, Publish, Suback
+from zenthos_core import mqtt
+from zenthos_core.mqtt import Connack, Disconnect, MqttError, Publish, Suback
 from zenthos_core.topics import EVERYTHING_FILTER
 
 SHARED_FILTER: Final = f"$share/ingest/{EVERYTHING_FILTER}"
@@ -26,6 +26,7 @@ NAP_S: Final = 0.002
 """The broker sends one message at a time; without a nap each costs a wake-up and a read, 10 µs."""
 
 _Answer = TypeVar("_Answer", Connack, Suback)
+_REQUESTS: Final = {Connack: "the connection", Suback: "the subscription"}
 
 
 class Broker(NamedTuple):
@@ -42,7 +43,7 @@ class Subscriber:
     """Messages of the shared subscription, and their acknowledgement.
 
     One thread receives; any thread may acknowledge. Every method raises OSError, or
-    mqtt.ProtocolError or mqtt.RefusedError, where the connection is of no more use.
+    MqttError, where the connection is of no more use.
     """
 
     def __init__(
@@ -53,12 +54,12 @@ class Subscriber:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._clock = clock
-        self._buffer = b""
+        self._reader = mqtt.PacketReader()
         self._pending: list[Publish] = []
         self._pending_bytes = 0
         self._last_read_bytes = 0
         self._pinged_at: float | None = None
-        self._answers: list[mqtt.Answer] = []
+        self._answers: list[Connack | Suback] = []
         self._sending = threading.Lock()
         self._keep_alive_s = keep_alive_s
         self._sent_at = time.monotonic()
@@ -76,8 +77,10 @@ class Subscriber:
                 broker.client_id,
                 broker.username,
                 broker.password,
-                self._keep_alive_s,
-                SESSION_EXPIRY_S,
+                keep_alive_s=self._keep_alive_s,
+                clean_start=False,
+                session_expiry_s=SESSION_EXPIRY_S,
+                receive_maximum=mqtt.MAX_PACKET_IDS,
             )
         )
         connack = self._await(Connack)
@@ -134,8 +137,13 @@ class Subscriber:
         deadline = time.monotonic() + CONNECT_TIMEOUT_S
         while True:
             for packet in self._answers:
+                if packet.reason >= mqtt.REFUSED:
+                    raise MqttError(
+                        f"the broker refuses {_REQUESTS[type(packet)]}: "
+                        f"{mqtt.reason_text(packet.reason)}; check the account and its ACL"
+                    )
                 if isinstance(packet, kind):
-                    self._answers.clear()
+                    self._answers.remove(packet)
                     return packet
             if not self._read(deadline - time.monotonic()):
                 raise TimeoutError(f"the broker sent no {kind.__name__} in {CONNECT_TIMEOUT_S} s")
@@ -149,15 +157,15 @@ class Subscriber:
             raise ConnectionResetError("the broker closed the connection")
         self._last_read_bytes = len(data)
         self._pinged_at = None
-        buffer = self._buffer + data
-        packets, taken = mqtt.split(buffer, self._clock())
-        self._buffer = buffer[taken:]
-        for packet in packets:
+        for packet in self._reader.feed(data, self._clock()):
             if isinstance(packet, Publish):
                 self._pending.append(packet)
                 self._pending_bytes += len(packet.payload)
-            elif not isinstance(packet, Pingresp):
+            elif isinstance(packet, Connack | Suback):
                 self._answers.append(packet)
+            elif isinstance(packet, Disconnect):
+                reason = mqtt.reason_text(packet.reason)
+                raise MqttError(f"the broker ends the connection: {reason}")
         return True
 
     def _send(self, data: bytes) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 
 from ingest.decode import Device
-from ingest.mqtt import Publish
+from zenthos_core.mqtt import Publish
 
 NOW = 1_795_400_000.0
 DEVICE = "field-01"

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from ingest.batch import DAY_S, Batch, build_batch
 from ingest.decode import decode, is_downward
-from ingest.mqtt import Publish
 from tests.ingest.messages import (
     BAD,
     DEVICE,
@@ -25,6 +24,7 @@ from tests.ingest.messages import (
     topic,
 )
 from zenthos_core.errors import InvalidMessageError
+from zenthos_core.mqtt import Publish
 
 HOT_DAYS = 7
 DAY = int(NOW // DAY_S)

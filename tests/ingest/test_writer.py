@@ -12,7 +12,6 @@ import pytest
 from ingest.batch import DAY_S, build_batch
 from ingest.decode import Registry
 from ingest.metrics import IngestMetrics
-from ingest.mqtt import Publish
 from ingest.registry import DeviceRegistry
 from ingest.store import Store, Work
 from ingest.writer import Outcome, Writer
@@ -30,6 +29,7 @@ from tests.ingest.messages import (
     topic,
 )
 from zenthos_core.database import connect
+from zenthos_core.mqtt import Publish
 
 HOT_DAYS = 7
 Write = Callable[..., Outcome]

@@ -6,7 +6,7 @@ from uuid import UUID
 
 import msgspec
 
-from zenthos_cli.fleet.mqtt import Message
+from zenthos_core.mqtt import Message
 from zenthos_core.topics import status_topic, telemetry_topic
 
 _ENCODER = msgspec.json.Encoder()

@@ -6,9 +6,9 @@ import resource
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 
-from zenthos_cli.fleet.mqtt import Message
 from zenthos_cli.fleet.session import Broker, Counters, Credentials, Session
 from zenthos_core.errors import ConfigurationError
+from zenthos_core.mqtt import Message
 
 SPARE_FILES = 128
 CLOSE_TIMEOUT_S = 5.0

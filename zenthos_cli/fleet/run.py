@@ -17,13 +17,13 @@ from rich.progress import (
 )
 
 from zenthos_cli.fleet.messages import Device, status
-from zenthos_cli.fleet.mqtt import Message
 from zenthos_cli.fleet.pacing import stop_on_signals
 from zenthos_cli.fleet.publisher import Publisher, connected
 from zenthos_cli.fleet.registration import NewDevice, Registered, register_fleet
 from zenthos_cli.fleet.session import Broker, Credentials
 from zenthos_cli.fleet.summary import Summary
 from zenthos_core.errors import ConfigurationError
+from zenthos_core.mqtt import Message
 from zenthos_core.settings import Settings
 
 Send = Callable[[Publisher, asyncio.Event], Awaitable[Summary]]

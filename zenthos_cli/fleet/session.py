@@ -21,19 +21,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import cast
 
-from zenthos_cli.fleet import mqtt
-from zenthos_cli.fleet.mqtt import Message
+from zenthos_core import mqtt
 from zenthos_core.errors import ConfigurationError, ZenthosError
+from zenthos_core.mqtt import Message, MqttError
 
 FIRST_PAUSE_S = 0.1
 LONGEST_PAUSE_S = 10.0
 STABLE_S = 5.0
 CONNECT_TIMEOUT_S = 15.0
 KEEP_ALIVE_S = 60
-
-
-class ConnectionLostError(ZenthosError):
-    """The broker closed the connection or refused it; the session tries again."""
 
 
 class PublishRefusedError(ZenthosError):
@@ -84,9 +80,9 @@ class Counters:
 class _Link(asyncio.Protocol):
     """A connection: turns received bytes into calls, and tells when the socket is full."""
 
-    def __init__(self, on_ack: Callable[[mqtt.PubAck], None], on_room: Callable[[], None]) -> None:
+    def __init__(self, on_ack: Callable[[mqtt.Puback], None], on_room: Callable[[], None]) -> None:
         loop = asyncio.get_running_loop()
-        self.opened: asyncio.Future[mqtt.ConnAck] = loop.create_future()
+        self.opened: asyncio.Future[mqtt.Connack] = loop.create_future()
         self.closed: asyncio.Future[None] = loop.create_future()
         self.heard = True
         self.full = False
@@ -111,17 +107,17 @@ class _Link(asyncio.Protocol):
 
     def _handle(self, packet: mqtt.Packet) -> None:
         match packet:
-            case mqtt.PubAck():
+            case mqtt.Puback():
                 self._on_ack(packet)
-            case mqtt.ConnAck(reason) if not reason and not self.opened.done():
+            case mqtt.Connack(reason) if not reason and not self.opened.done():
                 self.opened.set_result(packet)
             case mqtt.Disconnect(mqtt.SESSION_TAKEN_OVER):
                 raise SessionTakenOverError
-            case mqtt.ConnAck(reason) | mqtt.Disconnect(reason):
-                raise ConnectionLostError(f"the broker says: {mqtt.reason_text(reason)}")
+            case mqtt.Connack(reason) | mqtt.Disconnect(reason):
+                raise MqttError(f"the broker says: {mqtt.reason_text(reason)}")
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._end(ConnectionLostError(str(exc or "the broker closed the connection")))
+        self._end(MqttError(str(exc or "the broker closed the connection")))
 
     def _end(self, error: ZenthosError) -> None:
         for future in (self.opened, self.closed):
@@ -202,7 +198,7 @@ class Session:
                 link = await self._open()
                 opened = loop.time()
                 await self._stay(link)
-            except (OSError, TimeoutError, ConnectionLostError, mqtt.MqttProtocolError) as error:
+            except (OSError, TimeoutError, MqttError) as error:
                 if self._closing:
                     return
                 if self._link is not None:
@@ -230,11 +226,12 @@ class Session:
             )
             try:
                 transport.write(
-                    mqtt.connect(
+                    mqtt.encode_connect(
                         who.device_id,
                         who.device_id,
                         who.password,
                         keep_alive_s=KEEP_ALIVE_S,
+                        clean_start=True,
                         will=self._will(),
                     )
                 )
@@ -258,7 +255,7 @@ class Session:
                 if done:
                     return link.closed.result()
                 if not link.heard:
-                    raise ConnectionLostError("the broker does not answer")
+                    raise MqttError("the broker does not answer")
                 link.heard = False
                 link.transport.write(mqtt.PINGREQ)
         finally:
@@ -270,14 +267,14 @@ class Session:
         self._unacknowledged.clear()
         self._link = None
 
-    def _acknowledged(self, ack: mqtt.PubAck) -> None:
+    def _acknowledged(self, ack: mqtt.Puback) -> None:
         message = self._unacknowledged.pop(ack.packet_id, None)
         if message is None:
-            raise mqtt.MqttProtocolError(f"acknowledgement of unknown packet {ack.packet_id}")
+            raise MqttError(f"acknowledgement of unknown packet {ack.packet_id}")
         if ack.reason == mqtt.QUOTA_EXCEEDED:
             self._waiting.appendleft(message)
-            raise ConnectionLostError(f"the broker says: {mqtt.reason_text(ack.reason)}")
-        if ack.reason >= 0x80:
+            raise MqttError(f"the broker says: {mqtt.reason_text(ack.reason)}")
+        if ack.reason >= mqtt.REFUSED:
             raise PublishRefusedError(
                 f"the broker did not take a message on {message.topic}: "
                 f"{mqtt.reason_text(ack.reason)}; a device may publish only under its own id"
@@ -300,7 +297,7 @@ class Session:
                 message = self._waiting.popleft()
                 packet_id = self._next_id()
                 self._unacknowledged[packet_id] = message
-                packets.append(mqtt.publish(message, packet_id))
+                packets.append(mqtt.encode_publish(message, packet_id))
             if packets:
                 link.transport.write(b"".join(packets))
         self._changed.set()

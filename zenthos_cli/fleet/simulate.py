@@ -12,10 +12,10 @@ import numpy as np
 from zenthos_cli.fleet.farm import Farm, Irrigation, Reading
 from zenthos_cli.fleet.faults import Emission, FaultRates, FaultyLink, malformed
 from zenthos_cli.fleet.messages import Device, Sample, telemetry
-from zenthos_cli.fleet.mqtt import Message
 from zenthos_cli.fleet.pacing import Pace
 from zenthos_cli.fleet.publisher import Publisher
 from zenthos_cli.fleet.summary import Summary
+from zenthos_core.mqtt import Message
 
 FIRMWARE_VERSION: Final = "v0.1.0"
 

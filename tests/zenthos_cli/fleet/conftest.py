@@ -14,7 +14,7 @@ from pydantic import SecretStr
 
 from tests.ota_api.conftest import serving
 from tests.servers import MosquittoServer
-from zenthos_cli.fleet.mqtt import Message
+from zenthos_core.mqtt import Message
 from zenthos_core.settings import Settings
 from zenthos_core.tokens import Role, issue
 

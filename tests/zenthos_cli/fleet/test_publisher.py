@@ -8,7 +8,6 @@ import pytest
 from tests.servers import MosquittoServer
 from tests.zenthos_cli.fleet.conftest import Subscriber
 from zenthos_cli.fleet.messages import Device, status
-from zenthos_cli.fleet.mqtt import Message
 from zenthos_cli.fleet.publisher import connected
 from zenthos_cli.fleet.session import (
     Broker,
@@ -17,6 +16,7 @@ from zenthos_cli.fleet.session import (
     SessionTakenOverError,
 )
 from zenthos_core.errors import ConfigurationError
+from zenthos_core.mqtt import Message
 from zenthos_core.topics import telemetry_topic
 
 MODEL = "esp32-s3"
