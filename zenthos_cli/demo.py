@@ -117,6 +117,8 @@ def run_demo(settings: Settings, stream: Stream, console: Console) -> Summary:
     ) as ops:
         before, started = read_ledger(ops), time.monotonic()
         streamed = stream()
+        if streamed.interrupted:
+            raise KeyboardInterrupt
         with _progress(console) as progress:
             counted = wait_until_stored(ops, before, streamed.sent, progress)
             partitions = build(settings, ops, progress)

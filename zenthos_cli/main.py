@@ -61,6 +61,11 @@ def version() -> None:
 @app.command()
 def up() -> None:
     """Start the embedded stack and return once every service is ready."""
+    start_stack()
+
+
+def start_stack() -> bool:
+    """Start it and print where to look; False if it ran already."""
     from zenthos_cli.stack.control import Stack, urls
     from zenthos_cli.stack.display import LiveDisplay, status_table
 
@@ -75,6 +80,7 @@ def up() -> None:
     for name, url in urls(stack.settings()).items():
         console.print(f"  {name:<8} {url}")
     console.print(f"  {'logs':<8} {stack.files().logs}", soft_wrap=True)
+    return started
 
 
 @app.command()
@@ -129,14 +135,19 @@ def demo(
 
     if (recordings is None) != (mapping is None):
         raise typer.BadParameter("--replay and --mapping go together")
-    up()
+    started = start_stack()
     settings, console = load_settings(), Console(highlight=False)
     stream = (
         demos.simulated_fleet(settings, console, devices, days)
         if recordings is None or mapping is None
         else demos.recorded_fleet(settings, console, recordings, mapping)
     )
-    summary = demos.run_demo(settings, stream, console)
+    try:
+        summary = demos.run_demo(settings, stream, console)
+    except KeyboardInterrupt:
+        if started:
+            down()
+        raise
     demos.write_summary(summary, settings.home / "demo.json")
     console.print(demos.summary_table(summary))
     console.print("look at the addresses above; `make dev-down` stops everything")

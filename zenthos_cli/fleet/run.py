@@ -57,6 +57,7 @@ async def send_fleet(
     with stop_on_signals() as stop:
         async with connected(Broker(host, port), accounts, say, random.Random()) as publisher:
             summary = await send(publisher, stop)
+            summary.interrupted = stop.is_set()
     summary.farm_id = fleet.farm_id
     summary.resent = publisher.counters.resent
     summary.status_sent = publisher.counters.acknowledged - summary.telemetry_sent

@@ -24,6 +24,8 @@ class Summary(msgspec.Struct):
     first_event: int | None = None
     last_event: int | None = None
     seconds: float = 0.0
+    interrupted: bool = False
+    """Stopped by a person before all was sent."""
 
     @property
     def telemetry_sent(self) -> int:
