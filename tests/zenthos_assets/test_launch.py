@@ -86,5 +86,15 @@ def test_failures_say_where_to_look(dagster_url: str) -> None:
     with pytest.raises(NotFoundError, match="no job"):
         launch.launch(dagster_url, "unheard_of")
     run_id = launch.launch(dagster_url, "train_and_release")
-    with pytest.raises(launch.RunFailedError, match=f"training_set.*/runs/{run_id}"):
+    with pytest.raises(launch.RunFailedError) as failed:
         launch.wait(dagster_url, run_id, timeout_s=180)
+    what, where = str(failed.value).splitlines()
+    assert what.startswith("run ended FAILURE (ml__training_set): ")
+    assert "materialize it first" in what
+    assert "Stack Trace" not in what
+    assert where == f"see {dagster_url}/runs/{run_id}"
+
+
+def test_a_webserver_that_is_away_is_an_error_of_one_line() -> None:
+    with pytest.raises(launch.RunFailedError, match="cannot reach Dagster at http"):
+        launch.launch(f"http://127.0.0.1:{find_free_port()}", "daily")

@@ -12,6 +12,7 @@ import msgspec
 import pytest
 
 from ml.evaluation import Score
+from ml.registry import EXPERIMENT
 from tests.ota_api.conftest import Ota, make_ota_settings, running_ota
 from tests.zenthos_assets.conftest import HOUR_KEY, Farmyard, reading
 from zenthos_assets.models.checks import (
@@ -68,6 +69,14 @@ def ota(farmyard: Farmyard, tmp_path: Path) -> Iterator[Ota]:
         with (tmp_path / ".env").open("a") as file:
             file.writelines(f"ZENTHOS_{name}={value}\n" for name, value in values.items())
         yield server
+
+
+@pytest.fixture(autouse=True)
+def _artifacts(farmyard: Farmyard, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    """MLflow without a server would put its artifacts into the working directory."""
+    if request.node.get_closest_marker("e2e"):
+        folder = (tmp_path / "artifacts").as_uri()
+        farmyard.platform.mlflow().create_experiment(EXPERIMENT, artifact_location=folder)
 
 
 def metadata(yard: Farmyard, key: dg.AssetKey) -> dict[str, object]:
