@@ -4,8 +4,9 @@ Needs only httpx: the command line imports this without loading Dagster.
 """
 
 import json
+import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -20,6 +21,9 @@ TRAIN_AND_RELEASE: Final = "train_and_release"
 POLL_S: Final = 1.0
 HTTP_TIMEOUT_S: Final = 120.0
 """A range of thousands of partitions is planned within the request."""
+
+EVENTS_A_PAGE: Final = 1_000
+REASON_MAX_CHARACTERS: Final = 500
 
 _RANGE_START: Final = "dagster/asset_partition_range_start"
 _RANGE_END: Final = "dagster/asset_partition_range_end"
@@ -50,6 +54,19 @@ query ($runId: ID!) { runOrError(runId: $runId) {
     stats { ... on RunStatsSnapshot { materializations stepsSucceeded } }
     executionPlan { steps { key } }
   }
+} }"""
+_EVENTS: Final = """
+query ($runId: ID!, $cursor: String, $limit: Int) { runOrError(runId: $runId) {
+  ... on Run { eventConnection(afterCursor: $cursor, limit: $limit) {
+    cursor
+    hasMore
+    events {
+      __typename
+      ... on ExecutionStepFailureEvent { stepKey error { message causes { message } } }
+      ... on RunFailureEvent { message error { message causes { message } } }
+      ... on AssetCheckEvaluationEvent { evaluation { checkName severity success description } }
+    }
+  } }
 } }"""
 _MATERIALIZATION: Final = """
 query ($path: [String!]!) { assetOrError(assetKey: {path: $path}) {
@@ -149,13 +166,13 @@ def wait(
             if status.finished or time.monotonic() > deadline:
                 break
             time.sleep(poll_s)
-    if status.status != "SUCCESS":
-        steps = ", ".join(status.failed) or "no step of its own"
-        raise RunFailedError(
-            f"run ended {status.status} ({steps}): see {dagster_url.rstrip('/')}/runs/{run_id}"
-            if status.finished
-            else f"run still {status.status} after {timeout_s:.0f} s: {run_id}"
-        )
+        page = f"{dagster_url.rstrip('/')}/runs/{run_id}"
+        if not status.finished:
+            raise RunFailedError(f"run still {status.status} after {timeout_s:.0f} s: see {page}")
+        if status.status != "SUCCESS":
+            steps = ", ".join(status.failed) or "no step of its own"
+            reason = _reason(client, run_id)
+            raise RunFailedError(f"run ended {status.status} ({steps}): {reason}\nsee {page}")
     return status
 
 
@@ -200,6 +217,43 @@ def _status(client: httpx.Client, run_id: str) -> RunStatus:
     )
 
 
+def _reason(client: httpx.Client, run_id: str) -> str:
+    """Why it failed: the first failed step's own error, with what failed checks had to say."""
+    verdicts: list[str] = []
+    for event in _events(client, run_id):
+        check = event.get("evaluation")
+        if check and not check["success"] and check["severity"] == "ERROR" and check["description"]:
+            verdicts.append(f"{check['checkName']}: {check['description']}")
+        if error := event.get("error"):
+            return _shortened("; ".join([_innermost(error), *verdicts]))
+        if event["__typename"] == "RunFailureEvent":
+            return _shortened(event["message"])
+    return "Dagster gives no reason"
+
+
+def _events(client: httpx.Client, run_id: str) -> Iterator[dict[str, Any]]:
+    """What happened in a run, from its begin."""
+    cursor, more = None, True
+    while more:
+        variables = {"runId": run_id, "cursor": cursor, "limit": EVENTS_A_PAGE}
+        page = _ask(client, _EVENTS, variables)["runOrError"]["eventConnection"]
+        yield from page["events"]
+        cursor, more = page["cursor"], page["hasMore"]
+
+
+def _innermost(error: Mapping[str, Any]) -> str:
+    """The message below Dagster's own wrapping, without the name of the error's module."""
+    message = [error, *error["causes"]][-1]["message"]
+    return re.sub(r"^(?:\w+\.)+(?=\w+(?::|$))", "", str(message).strip())
+
+
+def _shortened(text: str) -> str:
+    """On one line; of a long text its begin and its end, which say most."""
+    line = " ".join(text.split())
+    half = REASON_MAX_CHARACTERS // 2
+    return line if len(line) <= 2 * half else f"{line[:half]} … {line[-half:]}"
+
+
 def _find_job(client: httpx.Client, job: str) -> dict[str, str]:
     found = _ask(client, _REPOSITORIES, {})["repositoriesOrError"]
     for repository in found.get("nodes", ()):
@@ -217,7 +271,12 @@ def _client(dagster_url: str) -> httpx.Client:
 
 
 def _ask(client: httpx.Client, query: str, variables: Mapping[str, Any]) -> dict[str, Any]:
-    answer = client.post("/graphql", json={"query": query, "variables": variables})
+    try:
+        answer = client.post("/graphql", json={"query": query, "variables": variables})
+    except httpx.TransportError as error:
+        raise RunFailedError(
+            f"cannot reach Dagster at {client.base_url}: {error or type(error).__name__}"
+        ) from None
     body = (
         answer.json()
         if answer.headers.get("content-type", "").startswith("application/json")
