@@ -1,7 +1,8 @@
 """The main job, once, on one machine: stream readings, run the lineage, fetch the signed model."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from functools import partial
@@ -28,6 +29,7 @@ from zenthos_cli.fleet import jobs
 from zenthos_cli.fleet.faults import FaultRates
 from zenthos_cli.fleet.summary import Summary as FleetSummary
 from zenthos_core import database, tokens
+from zenthos_core.errors import ZenthosError
 from zenthos_core.settings import Settings
 from zenthos_core.signing import read_key
 
@@ -112,9 +114,7 @@ def run_demo(settings: Settings, stream: Stream, console: Console) -> Summary:
     Raises:
         ZenthosError: naming the step that failed and where to look.
     """
-    with database.connect(
-        settings.database_url.get_secret_value(), application="demo", autocommit=True
-    ) as ops:
+    with _operational_database(settings) as ops:
         before, started = read_ledger(ops), time.monotonic()
         streamed = stream()
         if streamed.interrupted:
@@ -125,6 +125,18 @@ def run_demo(settings: Settings, stream: Stream, console: Console) -> Summary:
         release = fetch(settings, streamed)
     seconds = time.monotonic() - started
     return summarise(streamed, counted, partitions, release, seconds)
+
+
+@contextmanager
+def _operational_database(settings: Settings) -> Iterator[psycopg.Connection]:
+    """A connection; one that fails or is lost is an error that says so."""
+    url = settings.database_url.get_secret_value()
+    try:
+        with database.connect(url, application="demo", autocommit=True) as ops:
+            yield ops
+    except psycopg.OperationalError as error:
+        reason = " ".join(str(error).split())
+        raise ZenthosError(f"lost the operational database: {reason}") from None
 
 
 def read_ledger(ops: psycopg.Connection) -> Ledger:
@@ -276,7 +288,7 @@ def _run(dagster_url: str, progress: Progress, label: str, job: str, keys: list[
 def _progress(console: Console) -> Progress:
     return Progress(
         SpinnerColumn(),
-        TextColumn("{task.description:<32}"),
+        TextColumn("{task.description:<24}"),
         BarColumn(),
         TaskProgressColumn(),
         TimeElapsedColumn(),

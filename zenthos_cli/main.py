@@ -1,6 +1,8 @@
 """The `zenthos` command. Each command imports what it needs when it runs, so that help is quick."""
 
+import os
 import sys
+from collections.abc import MutableMapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,12 +18,22 @@ from zenthos_core.errors import ZenthosError
 INTERRUPTED_EXIT_CODE = 130
 """128 + SIGINT, as shells report it."""
 
+STAYS_UP = "the stack stays up; `make dev-down` stops it"
+
+
+def bypass_proxies(environment: MutableMapping[str, str]) -> None:
+    """Let this machine's own addresses be reached without the proxy that may be set for others."""
+    for name in ("no_proxy", "NO_PROXY"):
+        kept = [environment[name]] if environment.get(name) else []
+        environment[name] = ",".join([*kept, "127.0.0.1", "localhost"])
+
 
 class ReportingGroup(TyperGroup):
     """Commands whose expected errors are one message in red, with no traceback."""
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command; exit code 1 for an error that we foresaw, 130 for Ctrl-C."""
+        bypass_proxies(os.environ)
         try:
             return super().invoke(ctx)
         except ZenthosError as error:
@@ -110,7 +122,7 @@ def status(
     if as_json:
         typer.echo(msgspec.json.encode(current))
     elif current is None:
-        typer.echo("the stack is not running: start it with `zenthos up`")
+        typer.echo("the stack is not running: start it with `make dev-up`")
     else:
         Console(highlight=False).print(status_table(current))
     if current is None or not current.ready():
@@ -144,13 +156,16 @@ def demo(
     )
     try:
         summary = demos.run_demo(settings, stream, console)
+        demos.write_summary(summary, settings.home / "demo.json")
     except KeyboardInterrupt:
         if started:
             down()
         raise
-    demos.write_summary(summary, settings.home / "demo.json")
+    except ZenthosError as error:
+        raise ZenthosError(f"{error}\n{STAYS_UP}") from None
+    console.print()
     console.print(demos.summary_table(summary))
-    console.print("look at the addresses above; `make dev-down` stops everything")
+    console.print(f"\nlook at the addresses above; {STAYS_UP}")
     if summary.lost:
         raise typer.Exit(1)
 

@@ -1,10 +1,11 @@
 """What a person sees of an error, and of Ctrl-C."""
 
+import httpx
 import pytest
 import typer
 from typer.testing import CliRunner
 
-from zenthos_cli.main import ReportingGroup, app
+from zenthos_cli.main import ReportingGroup, app, bypass_proxies
 from zenthos_core import __version__
 from zenthos_core.errors import ConfigurationError
 
@@ -46,3 +47,19 @@ def test_every_command_has_help(command: str) -> None:
     result = CliRunner().invoke(app, [command, "--help"])
     assert result.exit_code == 0
     assert command in result.stdout
+
+
+@pytest.mark.parametrize("before", [{}, {"no_proxy": "example.org", "NO_PROXY": "example.org"}])
+def test_a_proxy_is_not_asked_for_this_machine(
+    before: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("http_proxy", "http://proxy.invalid:3128")
+    environment = dict(before)
+    bypass_proxies(environment)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(httpx.ConnectError, match="refused"):
+        httpx.get("http://127.0.0.1:1")
+    assert all(environment[name].startswith(value) for name, value in before.items())

@@ -79,11 +79,11 @@ def progress_bar(
     """A bar on the console; the function it gives is told how many readings are made."""
     columns = (
         SpinnerColumn(),
-        TextColumn("{task.description}"),
+        TextColumn("{task.description:<24}"),
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn("{task.fields[rate]:,.0f}/s"),
-        TimeRemainingColumn(),
+        TimeRemainingColumn(elapsed_when_finished=True),
     )
     begun = time.monotonic()
     with Progress(*columns, console=console) as progress:
