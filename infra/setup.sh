@@ -28,11 +28,28 @@ make_environment() {
     "$VENV/bin/python" "$wheel/pip" install -q --no-index "$wheel"
 }
 
+# pip tells too much or nothing: on a terminal, one line counts what it has fetched.
+install_locked() {
+    set -- "$VENV/bin/pip" install --disable-pip-version-check --require-hashes -r requirements.txt
+    [ -t 2 ] || { "$@" --quiet; return; }
+    { "$@" --progress-bar off || echo FAILED; } | {
+        fetched=0
+        while read -r word rest; do
+            case $word in
+            Collecting) fetched=$((fetched + 1)); printf '  %s packages fetched\r' "$fetched" ;;
+            Installing) printf '  %s packages fetched, unpacking them …\r' "$fetched" ;;
+            Successfully) printf '\033[K' ;;
+            FAILED) exit 1 ;;
+            esac
+        done
+    } >&2
+}
+
 if [ ! -x "$VENV/bin/pip" ]; then
     say "setup: making $VENV"
     make_environment
 fi
 say "setup: installing the locked packages (about 1 GB to download the first time, 3 GB on disk) …"
-"$VENV/bin/pip" install --quiet --disable-pip-version-check --require-hashes -r requirements.txt
+install_locked || fail "the packages could not be installed: mend what is said above and try again"
 "$VENV/bin/pip" install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 say "setup: done"
