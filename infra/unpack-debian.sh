@@ -12,7 +12,7 @@ fi
 folder=$1
 shift
 command -v apt-get >/dev/null 2>&1 && command -v dpkg >/dev/null 2>&1 || {
-    echo "no apt-get here: install $* with this system's package manager" >&2
+    echo "this system has no apt-get and dpkg" >&2
     exit 1
 }
 mkdir -p "$folder"

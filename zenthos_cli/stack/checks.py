@@ -26,12 +26,18 @@ def check_ports(services: Iterable[Service]) -> None:
     """ConfigurationError naming each port that another program has, and how to move ours."""
     busy = [
         f"port {service.port} ({service.name}) is in use by another program:"
-        f" end it, or set {service.port_setting}"
+        f" end it, or set another, such as {_another(service.port_setting, service.port)}"
         for service in services
         if service.port is not None and _in_use(service.port)
     ]
     if busy:
         raise ConfigurationError("\n".join(busy))
+
+
+def _another(setting: str, port: int) -> str:
+    """What to write into the environment or `.env`."""
+    before = "http://127.0.0.1:" if setting.endswith("_URL") else ""
+    return f"{setting}={before}{port + 1}"
 
 
 def _in_use(port: int) -> bool:

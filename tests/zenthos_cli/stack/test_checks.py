@@ -12,11 +12,15 @@ from zenthos_cli.stack.plan import Service
 from zenthos_core.errors import ConfigurationError
 
 
-def test_a_busy_port_names_service_and_setting() -> None:
+@pytest.mark.parametrize(
+    ("setting", "before"),
+    [("ZENTHOS_OTA_PORT", ""), ("ZENTHOS_DAGSTER_URL", "http://127.0.0.1:")],
+)
+def test_a_busy_port_names_service_and_setting(setting: str, before: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
-        service = Service(name="ota-api", command=[], port=port, port_setting="ZENTHOS_OTA_PORT")
-        with pytest.raises(ConfigurationError, match=rf"{port} \(ota-api\).*ZENTHOS_OTA_PORT"):
+        service = Service(name="it", command=[], port=port, port_setting=setting)
+        with pytest.raises(ConfigurationError, match=rf"{port} \(it\).* {setting}={before}\d+$"):
             checks.check_ports([service])
     checks.check_ports([service])
 
