@@ -19,6 +19,11 @@ ONE_RUN = dg.BackfillPolicy.single_run()
 """A date range is one run: 72 partitions in 2 s instead of half a second each."""
 
 
+SAME_DAY = dg.TimeWindowPartitionMapping(allow_nonexistent_upstream_partitions=True)
+"""A day shows the hours in which most of it arrives: those of today may be still to come, and
+readings older than the archive came later. What a day really reads, `bronze_days` says."""
+
+
 def window_of(days: int) -> dg.TimeWindowPartitionMapping:
     """A day depends on itself and the days before it, `days` in all."""
     return dg.TimeWindowPartitionMapping(

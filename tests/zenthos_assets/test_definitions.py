@@ -1,6 +1,6 @@
 """The code location loads, and its schedules ask for the right partitions."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from itertools import pairwise
 
 import dagster as dg
@@ -16,6 +16,7 @@ from zenthos_assets.automation import (
     stream_totals,
 )
 from zenthos_assets.definitions import defs
+from zenthos_assets.partitions import DAILY
 
 LINEAGE = [
     "mqtt_stream",
@@ -48,6 +49,24 @@ def test_every_asset_is_described_owned_and_checked(asset: str) -> None:
     text = (ROOT / "docs/reference/lineage.md").read_text()
     assert f"`{asset}`" in text
     assert all(f"`{key.name}`" in text for key in node.check_keys)
+
+
+@pytest.mark.parametrize("asset", LINEAGE[2:5])
+@pytest.mark.parametrize("day", [date(2020, 1, 1), datetime.now(UTC).date()])
+def test_the_first_day_and_today_can_be_backfilled(asset: str, day: date) -> None:
+    """Dagster refuses a range that needs partitions which do not exist (yet)."""
+    graph = defs().resolve_asset_graph()
+    key = dg.AssetKey.from_user_string(asset)
+    parents = graph.get(key).parent_keys & set(graph.materializable_asset_keys)
+    for parent in parents:
+        mapped = graph.get_partition_mapping(
+            key, parent
+        ).get_upstream_mapped_partitions_result_for_partitions(
+            DAILY.subset_with_partition_keys([str(day)]),
+            DAILY,
+            graph.get(parent).partitions_def or DAILY,
+        )
+        assert mapped.required_but_nonexistent_subset.is_empty
 
 
 def test_jobs_schedules_and_sensors_are_documented() -> None:

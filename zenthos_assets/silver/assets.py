@@ -8,7 +8,7 @@ import polars as pl
 import psycopg
 
 from zenthos_assets import parquet, plots
-from zenthos_assets.partitions import DAILY, ONE_RUN, days_of
+from zenthos_assets.partitions import DAILY, ONE_RUN, SAME_DAY, days_of
 from zenthos_assets.resources import Platform
 from zenthos_assets.silver.checks import SILVER_CHECKS, SILVER_KEY, SilverTally, silver_results
 from zenthos_assets.silver.transforms import SCHEMA, clean, group_days, parse, to_registry
@@ -42,7 +42,7 @@ _COLUMNS = {
 
 @dg.asset(
     key=SILVER_KEY,
-    deps=[dg.AssetDep(BRONZE_KEY, partition_mapping=dg.TimeWindowPartitionMapping())],
+    deps=[dg.AssetDep(BRONZE_KEY, partition_mapping=SAME_DAY)],
     partitions_def=DAILY,
     backfill_policy=ONE_RUN,
     group_name="silver",
