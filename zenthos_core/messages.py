@@ -11,8 +11,11 @@ Wire rules:
 7. `timestamp` is UTC epoch seconds by the device's clock. Missing, before 2020 or more than ten
    minutes ahead of ours, it is replaced by the time of receipt and flagged `clock_suspect`.
 8. The character U+0000 is quarantined: no database text can hold it.
+9. Arrays and objects nest at most 64 deep: what one reader decodes, every later reader does, too,
+   however deep its own stack.
 """
 
+import re
 from datetime import UTC, datetime
 from enum import StrEnum
 from math import isfinite
@@ -25,6 +28,7 @@ from zenthos_core.errors import InvalidMessageError
 from zenthos_core.topics import MessageType
 
 MAX_PAYLOAD_BYTES: Final = 64 * 1024
+MAX_NESTING: Final = 64
 EARLIEST_EPOCH_S: Final = int(datetime(2020, 1, 1, tzinfo=UTC).timestamp())
 MAX_AHEAD_S: Final = 600
 
@@ -112,7 +116,7 @@ _DECODERS: Final[dict[str, msgspec.json.Decoder[Message]]] = {
 
 
 def parse_payload(message_type: str, payload: bytes) -> Message:
-    """Decode one payload by rules 1 to 4 and 8.
+    """Decode one payload by rules 1 to 4, 8 and 9.
 
     Raises:
         InvalidMessageError: `empty_payload`, `payload_too_large`, `malformed_json`,
@@ -126,6 +130,8 @@ def parse_payload(message_type: str, payload: bytes) -> Message:
         )
     if rb"\u0000" in payload:
         raise InvalidMessageError("nul_character", "the payload holds the character U+0000")
+    if payload.count(b"[") + payload.count(b"{") > MAX_NESTING and nesting(payload) > MAX_NESTING:
+        raise InvalidMessageError("malformed_json", f"nests more than {MAX_NESTING} deep")
     try:
         message = _DECODERS[message_type].decode(payload)
     except msgspec.ValidationError as error:
@@ -135,6 +141,22 @@ def parse_payload(message_type: str, payload: bytes) -> Message:
     if isinstance(message, Telemetry) and not all(map(isfinite, message.sensors.values())):
         raise InvalidMessageError("not_finite", "a sensor value is not a finite number")
     return message
+
+
+_STRING_OR_BRACKET: Final = re.compile(rb'"(?:[^"\\]|\\.?)*"?|[\[{\]}]', re.DOTALL)
+"""Never fails once it has begun, so that it takes linear time on any bytes."""
+
+
+def nesting(payload: bytes) -> int:
+    """How deep the arrays and objects of a JSON text nest."""
+    depth = deepest = 0
+    for token in _STRING_OR_BRACKET.findall(payload):
+        if token in b"[{":
+            depth += 1
+            deepest = max(deepest, depth)
+        elif token in b"]}":
+            depth -= 1
+    return deepest
 
 
 def event_time(timestamp: float | None, received_at: float) -> tuple[float, bool]:

@@ -21,6 +21,7 @@ from zenthos_core.messages import (
     Status,
     Telemetry,
     event_time,
+    nesting,
     parse_payload,
 )
 from zenthos_core.topics import MessageType
@@ -140,19 +141,33 @@ def test_rule_8_nul_character() -> None:
     assert reason(telemetry(firmware_version="v\u0000")) == "nul_character"
 
 
+@pytest.mark.parametrize(("depth", "fits"), [(63, True), (64, False)])
+def test_rule_9_nesting(depth: int, fits: bool) -> None:
+    noise = ', "text": "[{[{ \\" [{[{"' * 40
+    payload = telemetry()[:-1] + noise.encode() + b', "new": %b%b}' % (b"[" * depth, b"]" * depth)
+    if fits:
+        assert isinstance(parse_payload("telemetry", payload), Telemetry)
+    else:
+        with pytest.raises(InvalidMessageError, match="nests more than 64 deep"):
+            parse_payload("telemetry", payload)
+
+
+def test_rule_9_any_bytes_are_read_in_linear_time() -> None:
+    for pattern in (b'\\"', b'"', b'"\\', b"[", b'["'):
+        assert nesting(pattern * (MAX_PAYLOAD_BYTES // len(pattern)) + b"\\") >= 0
+
+
 def test_sizes() -> None:
     assert reason(b"") == "empty_payload"
     assert reason(b" " * (MAX_PAYLOAD_BYTES + 1)) == "payload_too_large"
 
 
-@pytest.mark.parametrize(
-    "payload", [b"{", b"\xff", b"x", b'{"a":' * 10_000, b"\x00"]
-)
+@pytest.mark.parametrize("payload", [b"{", b"\xff", b"x", b'{"a":' * 10_000, b"\x00"])
 def test_malformed(payload: bytes) -> None:
     assert reason(payload) == "malformed_json"
 
 
-@pytest.mark.parametrize("payload", [b"[]", b"null", b"5", b'"text"', b"[" * 60_000])
+@pytest.mark.parametrize("payload", [b"[]", b"null", b"5", b'"text"'])
 def test_no_object(payload: bytes) -> None:
     assert reason(payload) == "wrong_type"
 
