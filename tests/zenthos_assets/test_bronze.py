@@ -1,6 +1,8 @@
 """Draining the outbox: nothing lost, nothing doubled, whatever is interrupted."""
 
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 
 import psycopg
 import pytest
@@ -152,3 +154,63 @@ def test_a_partition_is_kept_while_running_in_use_or_not_empty(farmyard: Farmyar
             reader.execute("SELECT count(*) FROM raw_messages_2026112005")
             assert not outbox.drop_empty_partition(connection, HOUR, later)
         assert outbox.drop_empty_partition(connection, HOUR, later)
+
+
+def test_a_partition_that_fills_while_its_lock_is_waited_for_is_kept(
+    farmyard: Farmyard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outbox, "DROP_LOCK_TIMEOUT", "30s")
+    farmyard.receive(payloads(1))
+    with farmyard.platform.ops() as connection, ThreadPoolExecutor(1) as executor:
+        outbox.archive_part(connection, farmyard.store, "telemetry", HOUR, run_id="r")
+        with psycopg.connect(farmyard.ops_url) as ingest:
+            ingest.execute(
+                "INSERT INTO raw_messages (message_type, topic, payload, received_at, qos)"
+                " VALUES ('telemetry', 'zenthos/esp32-s3/x/telemetry', '{}', %s, 1)",
+                [RECEIVED],
+            )
+            later = HOUR + timedelta(days=1)
+            dropped = executor.submit(outbox.drop_empty_partition, connection, HOUR, later)
+            while not farmyard.execute("SELECT 1 FROM pg_locks WHERE NOT granted"):
+                assert not dropped.done()
+        assert not dropped.result()
+    assert waiting(farmyard) == 1
+
+
+def test_a_second_run_of_the_hour_overwrites_nothing(farmyard: Farmyard) -> None:
+    sent = payloads(3)
+    farmyard.receive(sent[:2])
+
+    class RivalStore(type(farmyard.store)):  # type: ignore[misc]
+        """Another run of the hour comes between the writing of an object and its commit."""
+
+        def put(self, bucket: str, key: str, data: bytes) -> None:
+            super().put(bucket, key, data)
+            farmyard.receive(sent[2:])
+            with pytest.raises(psycopg.errors.LockNotAvailable):
+                outbox.archive_part(rival, farmyard.store, "telemetry", HOUR, run_id="rival")
+
+    with farmyard.platform.ops() as connection, farmyard.platform.ops() as rival:
+        rival.execute("SET lock_timeout = '200ms'")
+        rival.commit()
+        outbox.archive_part(
+            connection, RivalStore(farmyard.store.root), "telemetry", HOUR, run_id="r"
+        )
+    assert archived(farmyard) == sent[:2]
+
+
+def test_an_hour_that_keeps_filling_is_left_after_a_part_that_is_not_full(
+    farmyard: Farmyard,
+) -> None:
+    farmyard.receive(payloads(5))
+
+    class BusyStore(type(farmyard.store)):  # type: ignore[misc]
+        def put(self, bucket: str, key: str, data: bytes) -> None:
+            farmyard.receive(payloads(1))
+            super().put(bucket, key, data)
+
+    with farmyard.platform.ops() as connection:
+        store = BusyStore(farmyard.store.root)
+        parts = outbox.archive_hour(connection, store, "telemetry", HOUR, run_id="r", limit=3)
+        assert [part.row_count for part in islice(parts, 9)] == [3, 3, 1]
+    assert waiting(farmyard) == 1

@@ -6,7 +6,7 @@ import dagster as dg
 import psycopg
 
 from zenthos_assets.bronze.checks import READS_BACK, broken_objects, reads_back
-from zenthos_assets.bronze.outbox import Part, archive_part, drop_empty_partition
+from zenthos_assets.bronze.outbox import Part, archive_hour, drop_empty_partition
 from zenthos_assets.bronze.transforms import SCHEMA
 from zenthos_assets.partitions import HOURLY, ONE_RUN
 from zenthos_assets.resources import Platform
@@ -64,14 +64,13 @@ def bronze_asset(message_type: MessageType) -> dg.AssetsDefinition:
             waiting = hours_with_rows(connection, table, hours)
             for key, hour in hours.items():
                 parts: list[Part] = []
-                while hour in waiting and (
-                    part := archive_part(connection, store, table, hour, run_id=context.run.run_id)
-                ):
-                    parts.append(part)
-                    context.log.info("archived %s rows to %s", part.row_count, part.object_key)
-                context.add_asset_metadata(_describe(parts), partition_key=key)
                 if hour in waiting:
+                    run_id = context.run.run_id
+                    for part in archive_hour(connection, store, table, hour, run_id=run_id):
+                        parts.append(part)
+                        context.log.info("archived %s rows to %s", part.row_count, part.object_key)
                     drop_empty_partition(connection, hour, datetime.now(UTC))
+                context.add_asset_metadata(_describe(parts), partition_key=key)
             broken = broken_objects(connection, store, table, hours.values())
         return dg.MaterializeResult(check_results=[reads_back(broken)])
 

@@ -1,8 +1,9 @@
 """Draining the outbox: one REPEATABLE READ transaction a part, so that nothing is lost or doubled.
 
 1. Copy out the hour's oldest rows, as of the transaction's snapshot.
-2. Write them as the hour's next part; read the object back and compare rows and content.
-3. Record the object and the days its readings are about.
+2. Record the hour's next part and the days its readings are about. The part's number is unique, so
+   a second run of the same hour waits here, and fails before it can overwrite what the first wrote.
+3. Write the object; read it back and compare rows and content.
 4. Delete what was copied: the same snapshot, so no row that came in between.
 5. Commit. A crash before it leaves the rows and an object that nothing names; the next run
    overwrites that object. A crash after it leaves a recorded object and no rows.
@@ -11,6 +12,7 @@ See docs/adr on why rows are deleted before partitions are dropped.
 """
 
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final
@@ -50,6 +52,25 @@ class Part:
     days: int
 
 
+def archive_hour(
+    connection: psycopg.Connection,
+    store: BlobStore,
+    table: str,
+    hour: datetime,
+    *,
+    run_id: str,
+    limit: int = PART_ROWS,
+) -> Iterator[Part]:
+    """Archive what an hour holds, part by part, until one is not full.
+
+    What arrives meanwhile waits for the next run: the running hour may never be empty.
+    """
+    while part := archive_part(connection, store, table, hour, run_id=run_id, limit=limit):
+        yield part
+        if part.row_count < limit:
+            return
+
+
 def archive_part(
     connection: psycopg.Connection,
     store: BlobStore,
@@ -74,17 +95,16 @@ def archive_part(
         number = _next_part(connection, table, hour)
         key = lake.bronze_key(table, hour, number)
         data = parquet.encode(frame)
-        store.put(lake.BRONZE, key, data)
-        verify(store, key, len(frame), content_hash(frame))
-        part = Part(
-            key, len(frame), len(data), hashlib.sha256(data).hexdigest(), len(rows_per_day(frame))
-        )
+        days = rows_per_day(frame)
+        part = Part(key, len(frame), len(data), hashlib.sha256(data).hexdigest(), len(days))
         _record(connection, table, hour, number, part, run_id=run_id)
         with connection.cursor() as cursor:
             cursor.executemany(
                 "INSERT INTO bronze_days (object_key, day, row_count) VALUES (%s, %s, %s)",
-                [(key, day, count) for day, count in rows_per_day(frame).items()],
+                [(key, day, count) for day, count in days.items()],
             )
+        store.put(lake.BRONZE, key, data)
+        verify(store, key, len(frame), content_hash(frame))
         deleted = connection.execute(_DELETE, {**scope, "last_id": rows[-1][0]}).rowcount
         if deleted != len(rows):
             raise ArchiveError(f"{key}: copied {len(rows)} rows but would delete {deleted}")
@@ -99,18 +119,22 @@ def verify(store: BlobStore, key: str, row_count: int, digest: str) -> None:
 
 
 def drop_empty_partition(connection: psycopg.Connection, hour: datetime, now: datetime) -> bool:
-    """Drop a past hour's partition of the outbox if no message is left and nobody holds it."""
+    """Drop a past hour's partition of the outbox if no message is left and nobody holds it.
+
+    Each statement sees what has been committed by then: an older snapshot would call a partition
+    empty into which a writer committed while the lock was waited for.
+    """
     name = f"raw_messages_{hour.astimezone(UTC):%Y%m%d%H}"
     if hour + 2 * HOUR > now:
         return False
     partition = sql.Identifier(name)
+    connection.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
     try:
         with connection.transaction():
             connection.execute(f"SET LOCAL lock_timeout = '{DROP_LOCK_TIMEOUT}'")
+            connection.execute("LOCK TABLE ONLY raw_messages IN ACCESS EXCLUSIVE MODE")
             if not _exists(connection, name):
                 return False
-            lock = sql.SQL("LOCK TABLE raw_messages, {} IN ACCESS EXCLUSIVE MODE")
-            connection.execute(lock.format(partition))
             found = connection.execute(sql.SQL("SELECT 1 FROM {} LIMIT 1").format(partition))
             if found.fetchone():
                 return False
