@@ -160,6 +160,8 @@ def demo(
     except KeyboardInterrupt:
         if started:
             down()
+        else:
+            console.print(STAYS_UP)
         raise
     except ZenthosError as error:
         raise ZenthosError(f"{error}\n{STAYS_UP}") from None
