@@ -9,6 +9,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Final, NamedTuple, TypeVar
 
 from zenthos_core import mqtt
@@ -170,5 +171,12 @@ class Subscriber:
 
     def _send(self, data: bytes) -> None:
         with self._sending:
-            self._socket.sendall(data)
+            try:
+                self._socket.sendall(data)
+            except OSError:
+                # Half a packet may have left: whatever followed would be read as its rest, such
+                # as the acknowledgement of another message. This ends reading, too.
+                with suppress(OSError):
+                    self._socket.shutdown(socket.SHUT_RDWR)
+                raise
             self._sent_at = time.monotonic()

@@ -160,8 +160,11 @@ def encode_connect(
 
 
 def encode_subscribe(packet_id: int, filters: Iterable[str]) -> bytes:
-    """3.8, at QoS 1."""
-    body = b"".join(_string(name) + b"\x01" for name in filters)
+    """3.8, at QoS 1; retain flags as published, and no retained message for subscribing (3.8.3.1).
+
+    Else each new connection would be sent the last retained status or reading of every device.
+    """
+    body = b"".join(_string(name) + b"\x29" for name in filters)
     return _packet(0x82, _U16.pack(packet_id) + b"\0" + body)
 
 

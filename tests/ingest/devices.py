@@ -47,9 +47,12 @@ class PublishingDevice:
         self._client.disconnect()
         self._client.loop_stop()
 
-    def publish(self, topic: bytes, payload: bytes, name: str = "") -> None:
+    def publish(
+        self, topic: bytes, payload: bytes, name: str = "", *, retain: bool = False
+    ) -> None:
         """Publish at QoS 1, at most 65,535 messages a connection."""
-        self._names[self._client.publish(topic.decode(), payload, qos=1).mid] = name
+        sent = self._client.publish(topic.decode(), payload, qos=1, retain=retain)
+        self._names[sent.mid] = name
 
     def flush(self) -> None:
         """Wait until everything is acknowledged."""

@@ -1,15 +1,19 @@
 """The connection to a real broker, and to a script where a real one does not say such things."""
 
+import itertools
 import socket
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from ingest import subscriber as subscriber_module
 from ingest.subscriber import Broker, Subscriber
 from tests.ingest.devices import PublishingDevice
 from tests.ingest.messages import DEVICE, topic
 from tests.servers import MosquittoServer
+from zenthos_core import mqtt
 from zenthos_core.mqtt import MqttError, Publish
 
 
@@ -94,6 +98,54 @@ def test_a_broker_that_hangs_is_noticed(mosquitto: MosquittoServer) -> None:
     finally:
         mosquitto.resume()
         subscriber.close()
+
+
+def test_nothing_follows_an_acknowledgement_that_left_in_half(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(subscriber_module, "CONNECT_TIMEOUT_S", 0.3)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        port = server.getsockname()[1]
+        with ThreadPoolExecutor(1) as executor:
+            accepted = executor.submit(_accept, server)
+            subscriber = Subscriber(Broker("127.0.0.1", port, "u", "p", "c"))
+            connection, greeting = accepted.result()
+        with pytest.raises(TimeoutError):
+            subscriber.acknowledge(itertools.chain.from_iterable([range(1, 65_536)] * 40))
+        with pytest.raises(OSError, match="closed"):
+            subscriber.receive(1, 1, 0.02)
+        subscriber.close()
+        with connection:
+            while data := connection.recv(2**20):
+                greeting += data
+    acknowledgements = greeting[greeting.index(mqtt.encode_pubacks([1])) :]
+    whole = mqtt.encode_pubacks(range(1, 65_536))
+    assert (
+        acknowledgements
+        == (whole * (len(acknowledgements) // len(whole) + 1))[: len(acknowledgements)]
+    )
+
+
+def _accept(server: socket.socket) -> tuple[socket.socket, bytes]:
+    """A broker that lets the client in and reads no more."""
+    connection, _ = server.accept()
+    connection.sendall(bytes.fromhex("20 03 00 00 00 90 04 0001 00 01"))
+    return connection, connection.recv(4096)
+
+
+def test_a_retained_message_comes_once_and_says_so(fleet_broker: MosquittoServer) -> None:
+    subscriber = Subscriber(account(fleet_broker))
+    with PublishingDevice(fleet_broker, DEVICE) as device:
+        device.publish(topic(), b"kept", retain=True)
+        device.flush()
+    (message,) = receive(subscriber, 1)
+    subscriber.acknowledge([message.packet_id])
+    subscriber.close()
+    assert message.flags & 1
+    again = Subscriber(account(fleet_broker))
+    assert again.receive(1, 1, 0.02) == []
+    again.close()
 
 
 def test_pings_keep_an_idle_connection(mosquitto: MosquittoServer) -> None:

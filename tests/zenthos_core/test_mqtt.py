@@ -135,7 +135,7 @@ def test_connect_resumes_a_session() -> None:
 
 
 def test_subscribe_is_as_in_the_standard() -> None:
-    assert mqtt.encode_subscribe(1, ["a/#"]) == bytes.fromhex("82 09 0001 00 0003 612f23 01")
+    assert mqtt.encode_subscribe(1, ["a/#"]) == bytes.fromhex("82 09 0001 00 0003 612f23 29")
 
 
 def test_publish_is_as_in_the_standard() -> None:
