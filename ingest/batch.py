@@ -5,7 +5,8 @@ Rules:
 1. Each message ends as exactly one of stored, duplicate or quarantined in the ledger of the UTC
    day it was received on. Of a reading or inference the database has the last word: it is
    `staged`, and stored where its insert finds no other, duplicate where it does.
-2. The same message_id twice in a batch is a duplicate; the first one counts.
+2. The same message_id twice from a device in a batch is a duplicate; the first one counts.
+   Another device's message of that id is another message.
 3. Every message that decodes goes to the outbox as it arrived, duplicates too.
 4. A reading older than the hot window goes to the outbox alone and is stored.
 5. A backlog reading never moves a device's current state; what arrives moves `last_seen`.
@@ -15,13 +16,15 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Final, NamedTuple
 
-from ingest import rows
+from ingest import pgcopy, rows
 from ingest.decode import Device, Registry, decode, is_downward, parse_route
 from zenthos_core.errors import InvalidMessageError
 from zenthos_core.messages import Inference, Status, Telemetry, event_time
 from zenthos_core.mqtt import Publish
 
 DAY_S: Final = 86_400
+_DAY_US: Final = DAY_S * 1_000_000
+_DAYS_TO_2000: Final = 10_957
 
 
 LedgerKey = tuple[int, str]
@@ -50,7 +53,7 @@ class Batch:
         self.reasons: Counter[str] = Counter()
         self.last_seen: dict[str, float] = {}
         self.readings: dict[str, Reading] = {}
-        self.statuses: dict[str, Status] = {}
+        self.statuses: list[Status] = []
         self.telemetry_days: set[int] = set()
         self.clock_ahead = False
         """Whether a reading's clock is suspect or ahead of ours."""
@@ -69,7 +72,7 @@ class BatchBuilder:
         self.batch = Batch()
         self._registry = registry
         self._hot_s = hot_days * DAY_S
-        self._seen: set[bytes] = set()
+        self._seen: set[tuple[str, bytes]] = set()
 
     def add(self, publish: Publish) -> None:
         """Put one message where it belongs."""
@@ -82,12 +85,13 @@ class BatchBuilder:
         batch, received_at = self.batch, publish.received_at
         batch.raw.append(rows.raw_row(publish, route))
         batch.last_seen[device.id] = received_at
-        key = (int(received_at // DAY_S), device.id)
+        key = (utc_day(received_at), device.id)
         message_id = message.message_id.bytes
-        if message_id in self._seen:
+        name = (device.id, message_id)
+        if name in self._seen:
             batch.duplicate[key] += 1
             return
-        self._seen.add(message_id)
+        self._seen.add(name)
         if isinstance(message, Telemetry):
             self._add_telemetry(key, device, message, message_id, received_at)
         elif isinstance(message, Inference):
@@ -97,7 +101,7 @@ class BatchBuilder:
         else:
             batch.stored[key] += 1
             if isinstance(message, Status):
-                batch.statuses[device.id] = message
+                batch.statuses.append(message)
 
     def _add_telemetry(
         self, key: LedgerKey, device: Device, message: Telemetry, message_id: bytes, now: float
@@ -111,7 +115,7 @@ class BatchBuilder:
             message, message_id, device, time=time, received_at=now, suspect=suspect
         )
         batch.telemetry.append(row)
-        batch.telemetry_days.add(int(time // DAY_S))
+        batch.telemetry_days.add(utc_day(time))
         batch.staged[key] += 1
         if suspect or time > now:
             batch.clock_ahead = True
@@ -126,7 +130,12 @@ class BatchBuilder:
         self.batch.quarantine.append(rows.quarantine_row(publish, device_id, error))
         self.batch.reasons[error.reason] += 1
         registered = device_id if device_id and device_id in self._registry else ""
-        self.batch.quarantined[int(publish.received_at // DAY_S), registered] += 1
+        self.batch.quarantined[utc_day(publish.received_at), registered] += 1
+
+
+def utc_day(epoch_s: float) -> int:
+    """The day since 1970 on which the database puts this time, which it keeps in microseconds."""
+    return _DAYS_TO_2000 + pgcopy.postgres_us(epoch_s) // _DAY_US
 
 
 def build_batch(messages: Iterable[Publish], registry: Registry, hot_days: int) -> Batch:

@@ -13,7 +13,7 @@ import psycopg
 from psycopg import errors
 
 from ingest import pgcopy, rows
-from ingest.batch import DAY_S, Batch, LedgerKey
+from ingest.batch import Batch, LedgerKey, utc_day
 from ingest.partitions import Partitions, drop_expired, raw_partition, telemetry_partition
 from zenthos_core.messages import Status
 
@@ -25,12 +25,13 @@ CREATE TEMP TABLE IF NOT EXISTS staged_inference (LIKE inference_results) ON COM
 """
 
 # `time` is the time of receipt where the device's clock is suspect, so the same message has
-# another one when it comes again, and ON CONFLICT (message_id, time) does not see it. OFFSET 0
+# another one when it comes again, and ON CONFLICT does not see it. OFFSET 0
 # keeps the planner at one index look-up a row.
 _DROP_SEEN: Final = """
 DELETE FROM staged_telemetry s
 WHERE (s.clock_suspect OR s.time > s.received_at) AND EXISTS (
-  SELECT FROM telemetry_hot t WHERE t.message_id = s.message_id OFFSET 0)
+  SELECT FROM telemetry_hot t
+  WHERE t.message_id = s.message_id AND t.device_id = s.device_id OFFSET 0)
 """
 
 _INSERT: Final = """
@@ -112,7 +113,7 @@ class Writer:
         days = set(map(telemetry_partition, batch.telemetry_days))
         if self._partitions.ensure(self._connection, hours | days):  # at least once an hour
             # A reading of one day may arrive until the hot window has passed the day's end.
-            today = int(max(received_at) // DAY_S)
+            today = utc_day(max(received_at))
             drop_expired(self._connection, today - self._hot_days - 1)
         try:
             return self._write(batch)
@@ -198,10 +199,10 @@ def _update_devices(cursor: psycopg.Cursor, batch: Batch) -> None:
         ],
     )
     if batch.statuses:
-        cursor.executemany(_STATUS, [_status_row(*item) for item in batch.statuses.items()])
+        cursor.executemany(_STATUS, map(_status_row, batch.statuses))
 
 
-def _status_row(device_id: str, status: Status) -> tuple[object, ...]:
+def _status_row(status: Status) -> tuple[object, ...]:
     return (
         status.status,
         status.uptime_seconds,
@@ -210,5 +211,5 @@ def _status_row(device_id: str, status: Status) -> tuple[object, ...]:
         status.reset_reason,
         status.firmware_version,
         status.model_version,
-        device_id,
+        status.device_id,
     )

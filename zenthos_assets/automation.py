@@ -17,6 +17,8 @@ from zenthos_core.topics import MessageType
 
 RANGE_START: Final = "dagster/asset_partition_range_start"
 RANGE_END: Final = "dagster/asset_partition_range_end"
+LONGEST_ARCHIVE: Final = timedelta(hours=1)
+"""Objects are dated by the start of their transaction and seen from its commit."""
 MAX_RANGES: Final = 12
 """More scattered days than this are built as one range."""
 
@@ -66,7 +68,7 @@ def daily_build(
 ) -> Iterator[dg.RunRequest]:
     now = context.scheduled_execution_time
     with platform.ops() as connection:
-        touched = touched_days(connection, now - timedelta(days=1))
+        touched = touched_days(connection, now - timedelta(days=1) - LONGEST_ARCHIVE)
     for first, last in days_to_build(touched, now.date() - timedelta(days=1)):
         yield _range_request(str(first), str(last), f"{now:%Y%m%d}:{first}")
 

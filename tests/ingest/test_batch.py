@@ -2,14 +2,16 @@
 
 import json
 import uuid
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ingest.batch import DAY_S, Batch, build_batch
+from ingest.batch import DAY_S, Batch, build_batch, utc_day
 from ingest.decode import decode, is_downward
+from ingest.pgcopy import postgres_us
 from tests.ingest.messages import (
     BAD,
     DEVICE,
@@ -147,7 +149,27 @@ def test_status_and_logs_are_stored_at_once() -> None:
     messages = [publish(status(), topic("status")), publish(log(), topic("logs"))]
     batch = build_batch(messages, REGISTRY, HOT_DAYS)
     assert batch.stored == {KEY: 2}
-    assert list(batch.statuses) == [DEVICE]
+    assert [s.device_id for s in batch.statuses] == [DEVICE]
+
+
+def test_the_same_message_id_of_another_device_is_another_message() -> None:
+    same = str(uuid.uuid4())
+    batch = build_batch(
+        [
+            publish(telemetry(message_id=same)),
+            publish(telemetry(message_id=same, device_id="field-02"), topic(device_id="field-02")),
+        ],
+        REGISTRY,
+        HOT_DAYS,
+    )
+    assert batch.staged == {KEY: 1, (DAY, "field-02"): 1}
+
+
+@given(st.integers(-3, 3), st.floats(-2e-6, 2e-6))
+def test_days_begin_where_the_database_lets_them_begin(day: int, offset: float) -> None:
+    time = (DAY + day) * DAY_S + offset
+    kept = datetime(2000, 1, 1, tzinfo=UTC) + timedelta(microseconds=postgres_us(time))
+    assert utc_day(time) == (kept.date() - date(1970, 1, 1)).days
 
 
 def test_the_newest_reading_moves_the_state_and_a_backlog_never() -> None:

@@ -189,6 +189,40 @@ def test_a_status_moves_the_devices_state(database: psycopg.Connection, write: W
     )
 
 
+def test_each_status_of_a_batch_moves_the_devices_state(
+    database: psycopg.Connection, write: Write
+) -> None:
+    will = status(status="offline", uptime_seconds=..., boot_count=...)
+    write(publish(status(reset_reason="watchdog"), topic("status")), publish(will, topic("status")))
+    state = "status, uptime_seconds, boot_count, reset_reason"
+    assert one(database, f"SELECT {state} FROM devices WHERE id = '{DEVICE}'") == (
+        *("offline", 12.0, 3, "watchdog"),
+    )
+
+
+@pytest.mark.parametrize("received_at", [NOW, NOW // DAY_S * DAY_S - 2**-22])
+def test_a_reading_a_moment_before_midnight_is_stored(
+    database: psycopg.Connection, write: Write, received_at: float
+) -> None:
+    midnight = NOW // DAY_S * DAY_S
+    moment = publish(telemetry(timestamp=midnight - 2**-22), received_at=received_at)
+    assert write(moment) == Outcome(stored=1, duplicate=0, quarantined=0)
+    assert one(database, "SELECT time FROM telemetry_hot") == (
+        datetime.fromtimestamp(midnight, UTC),
+    )
+
+
+@pytest.mark.parametrize("timestamp", [NOW - 5, NOW + 5, ...])
+def test_the_same_message_id_of_another_device_is_stored(
+    database: psycopg.Connection, write: Write, timestamp: float
+) -> None:
+    reading = {"message_id": str(uuid.uuid4()), "timestamp": timestamp}
+    assert write(publish(telemetry(**reading))).stored == 1
+    other = publish(telemetry(**reading, device_id="field-02"), topic(device_id="field-02"))
+    assert write(other) == Outcome(stored=1, duplicate=0, quarantined=0)
+    assert write(other) == Outcome(stored=0, duplicate=1, quarantined=0)
+
+
 def test_a_partition_that_was_dropped_is_made_anew(
     database: psycopg.Connection, write: Write
 ) -> None:

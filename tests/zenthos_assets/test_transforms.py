@@ -103,6 +103,18 @@ def test_deduplication_keeps_the_first_received(rows: list[tuple[int, int, float
     assert all(UUID(bytes=i) for i in cleaned["message_id"])
 
 
+def test_the_same_message_id_of_another_device_is_another_reading() -> None:
+    start = datetime(2026, 11, 19, tzinfo=UTC)
+    first = reading("soil-1", start)
+    parsed = silver.parse(pl.concat([archive(first), archive(first.replace(b"-1", b"-2"))]))
+    registry = silver.to_registry([(f"soil-{n}", "m", "f", 1.0, 2.0) for n in (1, 2)])
+    cleaned = silver.clean(parsed.readings, registry, [start.date()])
+    assert cleaned["device_id"].to_list() == ["soil-1", "soil-2"]
+    tally = SilverTally()
+    tally.add(cleaned, received=2, malformed=0)
+    assert tally.repeated_ids == 0
+
+
 @given(st.lists(st.floats(-50, 150), min_size=1, max_size=20))
 def test_rollup_ignores_the_implausible(values: list[float]) -> None:
     start = datetime(2026, 11, 19, 7, tzinfo=UTC)

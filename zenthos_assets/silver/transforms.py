@@ -3,7 +3,8 @@
 1. A payload is decoded by the wire rules of zenthos_core.messages; what breaks them is counted as
    malformed and left out (ingest quarantines it, so there should be none).
 2. `time` is the device's timestamp, or the time of receipt where that cannot be (`clock_suspect`).
-3. Of messages with the same `message_id`, the first received counts.
+3. Of a device's messages with the same `message_id`, the first received counts. Another device's
+   message of that id is another message.
 4. Nothing else is dropped: a value out of range stays, and `quality` names its column.
 5. `device_model`, `farm_id` and the place come from the registry.
 """
@@ -60,6 +61,9 @@ REGISTRY_SCHEMA: Final = pl.Schema(
         "longitude": pl.Float64(),
     }
 )
+IDENTITY: Final = ("device_id", "message_id")
+"""Names a reading for ever."""
+
 SCHEMA: Final = pl.Schema({**READING_SCHEMA, **REGISTRY_SCHEMA, "quality": pl.String()})
 """Columns of telemetry_cleaned."""
 
@@ -116,7 +120,7 @@ def clean(readings: pl.DataFrame, registry: pl.DataFrame, days: Iterable[date]) 
     return (
         readings.filter(pl.col("time").dt.date().is_in(list(days)))
         .sort("received_at", maintain_order=True)
-        .unique("message_id", keep="first", maintain_order=True)
+        .unique(IDENTITY, keep="first", maintain_order=True)
         .join(registry, on="device_id", how="left")
         .with_columns(quality=quality())
         .select(SCHEMA.names())

@@ -62,7 +62,7 @@ CREATE TABLE telemetry_hot (
   clock_suspect boolean NOT NULL DEFAULT false,
   backlog boolean NOT NULL DEFAULT false,
   extra jsonb,
-  UNIQUE (message_id, time)
+  UNIQUE (message_id, time, device_id)
 ) PARTITION BY RANGE (time);
 CREATE INDEX telemetry_hot_device ON telemetry_hot (device_id, time DESC);
 
@@ -75,7 +75,7 @@ CREATE TABLE inference_results (
   confidence double precision NOT NULL,
   features double precision[],
   received_at timestamptz NOT NULL,
-  UNIQUE (message_id, time)
+  UNIQUE (message_id, time, device_id)
 );
 
 -- Outbox: the bytes as they arrived, until bronze has archived and verified them.
