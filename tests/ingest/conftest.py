@@ -21,11 +21,14 @@ DEVICES = (DEVICE, "field-02", "field-03")
 class IngestProcess(ServerProcess):
     """`python -m ingest` on servers of the test's choice."""
 
-    def __init__(self, folder: Path, database_url: str, mosquitto: MosquittoServer) -> None:
+    def __init__(
+        self, folder: Path, database_url: str, mosquitto: MosquittoServer, **environment: str
+    ) -> None:
         self.port = find_free_port()
+        self.log = folder / "ingest.log"
         super().__init__(
             [sys.executable, "-m", "ingest"],
-            folder / "ingest.log",
+            self.log,
             ready=self.is_ready,
             stop_signal=SIGTERM,
             environment={
@@ -37,6 +40,7 @@ class IngestProcess(ServerProcess):
                 "ZENTHOS_MQTT_USERNAME": mosquitto.username,
                 "ZENTHOS_MQTT_PASSWORD": mosquitto.password,
                 "ZENTHOS_INGEST_METRICS_PORT": str(self.port),
+                **environment,
             },
         )
 

@@ -1,11 +1,17 @@
 """The running service between a real broker and a real Postgres."""
 
+import gzip
+import json
 import re
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import ClassVar
 
 import psycopg
 import pytest
@@ -16,6 +22,7 @@ from tests.ingest.messages import BAD, DEVICE, telemetry, topic
 from tests.servers import MosquittoServer
 
 DEADLINE_S = 30.0
+RECEIVED_2 = r"messages_received_total{[^}]*} 2\.0"
 COUNTED = "SELECT coalesce(sum(stored + duplicate + quarantined), 0)::int FROM ledger"
 
 
@@ -70,6 +77,68 @@ def test_metrics_count_every_outcome(
     assert "zenthos_middleware_ingest_latency_ms_bucket{" in page
     assert "zenthos_middleware_db_write_latency_ms_bucket{" in page
     assert 'reason="malformed_json"} 1.0' in page
+
+
+def test_what_goes_down_to_devices_is_acknowledged_and_not_kept(
+    database: psycopg.Connection, fleet_broker: MosquittoServer, ingest: IngestProcess
+) -> None:
+    with PublishingDevice(fleet_broker, DEVICE) as device:
+        for kind in ("ota", "ack"):
+            device.publish(topic(kind), b"anything")
+        device.flush()
+        wait_until(lambda: re.search(RECEIVED_2, ingest.get("/metrics")[1]) is not None)
+    ingest.restart()
+    with PublishingDevice(fleet_broker, DEVICE) as device:
+        device.publish(topic(), telemetry(timestamp=time.time()))
+        device.flush()
+    await_counted(database, 1)
+    page = ingest.get("/metrics")[1]
+    assert re.search(RECEIVED_2, page) is None  # nothing came again
+    assert database.execute("SELECT count(*) FROM raw_messages").fetchone() == (1,)
+
+
+class Collector(BaseHTTPRequestHandler):
+    """An OTLP receiver that remembers what each path was sent."""
+
+    received: ClassVar[dict[str, bytes]] = {}
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        if self.headers.get("Content-Encoding") == "gzip":
+            body = gzip.decompress(body)
+        self.received[self.path] = self.received.get(self.path, b"") + body
+        self.send_response(200)
+        self.end_headers()
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Requests are no news."""
+
+
+def test_traces_and_metrics_go_to_the_collector_and_logs_name_the_trace(
+    tmp_path: Path, ops_url: str, database: psycopg.Connection, fleet_broker: MosquittoServer
+) -> None:
+    database.execute("ALTER TABLE telemetry_hot ADD CHECK (temperature <> 99)")
+    with ThreadingHTTPServer(("127.0.0.1", 0), Collector) as collector:
+        threading.Thread(target=collector.serve_forever).start()
+        endpoint = f"http://127.0.0.1:{collector.server_port}"
+        ingest = IngestProcess(
+            tmp_path, ops_url, fleet_broker, OTEL_EXPORTER_OTLP_ENDPOINT=endpoint
+        )
+        ingest.start()
+        with PublishingDevice(fleet_broker, DEVICE) as device:
+            device.publish(topic(), telemetry(timestamp=time.time(), sensors={"temperature": 99}))
+            device.flush()
+        await_counted(database, 1)
+        ingest.stop()
+        collector.shutdown()
+    traces, metrics = (Collector.received[f"/v1/{kind}"] for kind in ("traces", "metrics"))
+    for name in (b"zenthos-ingest", b"mqtt.batch", b"decode", b"db.write"):
+        assert name in traces
+    for name in ("messages_received", "messages_ingested", "validation_errors"):
+        assert f"zenthos.middleware.{name}".encode() in metrics
+    lines = [json.loads(line) for line in ingest.log.read_text().splitlines()]
+    (refusal,) = [line for line in lines if "refuses a message" in line["message"]]
+    assert bytes.fromhex(refusal["trace_id"]) in traces
 
 
 def test_health_pages(ingest: IngestProcess) -> None:
