@@ -60,14 +60,6 @@ bench_app = typer.Typer(
     help="Measure, each time against a peer in the same run.", no_args_is_help=True
 )
 app.add_typer(bench_app, name="bench")
-app.command()(simulate)
-app.command()(replay)
-
-
-@app.command()
-def version() -> None:
-    """Print the version."""
-    typer.echo(__version__)
 
 
 @app.command()
@@ -170,6 +162,16 @@ def demo(
     console.print(f"\nlook at the addresses above; {STAYS_UP}")
     if summary.lost:
         raise typer.Exit(1)
+
+
+app.command()(simulate)
+app.command()(replay)
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    typer.echo(__version__)
 
 
 @bench_app.command("ingest")

@@ -15,7 +15,7 @@ from zenthos_core.errors import ConfigurationError
 
 SERVICE_USER: Final = "nobody"
 
-# Bits of capabilities(7). Either lets the service user reach a folder below one such as /root;
+# Bits of capabilities(7). Either lets the service user reach a folder below root's home;
 # containers often keep only the second.
 _CAPABILITIES: Final = (("dac_read_search", 2), ("dac_override", 1))
 
