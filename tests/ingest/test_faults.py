@@ -84,13 +84,38 @@ def assert_stored_once(connect: Callable[[], psycopg.Connection], published: set
     assert archived == counted == (len(published),)
 
 
-def test_kill_of_ingest(ops_url: str, fleet_broker: MosquittoServer, ingest: IngestProcess) -> None:
+@pytest.mark.parametrize("end", [IngestProcess.kill, IngestProcess.stop])
+def test_kill_and_stop_of_ingest(
+    ops_url: str,
+    fleet_broker: MosquittoServer,
+    ingest: IngestProcess,
+    end: Callable[[IngestProcess], None],
+) -> None:
     with load(fleet_broker) as published:
         for _ in range(4):
             time.sleep(0.7)
-            ingest.kill()
+            end(ingest)
             ingest.start()
     assert_stored_once(lambda: psycopg.connect(ops_url), published)
+
+
+def test_kill_of_one_of_two_workers(
+    tmp_path: Path, ops_url: str, fleet_broker: MosquittoServer, ingest: IngestProcess
+) -> None:
+    second = IngestProcess(tmp_path, ops_url, fleet_broker, ZENTHOS_INGEST_WORKER_ID="2")
+    second.start()
+    try:
+        with load(fleet_broker) as published:
+            for _ in range(3):
+                time.sleep(0.7)
+                second.kill()
+                time.sleep(0.3)
+                second.start()
+        assert_stored_once(lambda: psycopg.connect(ops_url), published)
+        for worker in (ingest, second):
+            assert "messages_ingested_total{" in worker.get("/metrics")[1]
+    finally:
+        second.stop()
 
 
 @pytest.fixture
