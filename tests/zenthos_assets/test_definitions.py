@@ -111,6 +111,18 @@ def test_daily_build_adds_days_of_late_readings(farmyard: Farmyard) -> None:
     ]
 
 
+@pytest.mark.parametrize(("age_h", "seen"), [(24.5, True), (26, False)])
+def test_daily_build_sees_an_archive_that_was_running_at_the_last_tick(
+    farmyard: Farmyard, age_h: float, seen: bool
+) -> None:
+    tick = datetime(2026, 11, 21, 2, tzinfo=UTC)
+    farmyard.receive([reading("soil-1", datetime(2026, 5, 1, tzinfo=UTC))])
+    farmyard.run("archive", "2026-11-20-05:00")
+    farmyard.execute("UPDATE bronze_objects SET archived_at = %s", tick - timedelta(hours=age_h))
+    built = ranges(list(daily_build(at(tick, farmyard))))
+    assert (("2026-05-01", "2026-05-31") in built) is seen
+
+
 def test_the_stream_is_observed_when_messages_came(farmyard: Farmyard) -> None:
     def tick(cursor: str | None) -> object:
         context = dg.build_sensor_context(cursor=cursor, resources={"platform": farmyard.platform})
