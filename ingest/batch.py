@@ -16,15 +16,13 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Final, NamedTuple
 
-from ingest import pgcopy, rows
+from ingest import rows
 from ingest.decode import Device, Registry, decode, is_downward, parse_route
 from zenthos_core.errors import InvalidMessageError
 from zenthos_core.messages import Inference, Status, Telemetry, event_time
 from zenthos_core.mqtt import Publish
 
 DAY_S: Final = 86_400
-_DAY_US: Final = DAY_S * 1_000_000
-_DAYS_TO_2000: Final = 10_957
 
 
 LedgerKey = tuple[int, str]
@@ -134,8 +132,8 @@ class BatchBuilder:
 
 
 def utc_day(epoch_s: float) -> int:
-    """The day since 1970 on which the database puts this time, which it keeps in microseconds."""
-    return _DAYS_TO_2000 + pgcopy.postgres_us(epoch_s) // _DAY_US
+    """The day since 1970 on which the database puts this time, which it rounds to microseconds."""
+    return int((epoch_s + 0.5e-6) // DAY_S)
 
 
 def build_batch(messages: Iterable[Publish], registry: Registry, hot_days: int) -> Batch:
