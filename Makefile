@@ -49,6 +49,6 @@ lock: $(READY) ## Resolve requirements.txt again (needs uv on PATH)
 	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 \
 		--generate-hashes --no-strip-extras --no-emit-index-url --no-header -o requirements.txt
 
-clean: ## Remove the environment and the stack's state (stop the stack first)
+clean: ## Stop the stack, remove all it has stored and the environment
 	@if [ -x $(BIN)/zenthos ]; then $(BIN)/zenthos down; fi
 	rm -rf $(VENV) .zenthos

@@ -64,7 +64,7 @@ query ($runId: ID!, $cursor: String, $limit: Int) { runOrError(runId: $runId) {
       __typename
       ... on ExecutionStepFailureEvent { stepKey error { message causes { message } } }
       ... on RunFailureEvent { message error { message causes { message } } }
-      ... on AssetCheckEvaluationEvent { evaluation { checkName severity success description } }
+      ... on AssetCheckEvaluationEvent { stepKey evaluation { checkName success description } }
     }
   } }
 } }"""
@@ -170,7 +170,7 @@ def wait(
         if not status.finished:
             raise RunFailedError(f"run still {status.status} after {timeout_s:.0f} s: see {page}")
         if status.status != "SUCCESS":
-            steps = ", ".join(status.failed) or "no step of its own"
+            steps = ", ".join(status.failed).replace("__", "/") or "no step of its own"
             reason = _reason(client, run_id)
             raise RunFailedError(f"run ended {status.status} ({steps}): {reason}\nsee {page}")
     return status
@@ -218,14 +218,16 @@ def _status(client: httpx.Client, run_id: str) -> RunStatus:
 
 
 def _reason(client: httpx.Client, run_id: str) -> str:
-    """Why it failed: the first failed step's own error, with what failed checks had to say."""
-    verdicts: list[str] = []
+    """Why it failed: what the first failed step's checks had to say, else its own error."""
+    verdicts: dict[str, list[str]] = {}
     for event in _events(client, run_id):
-        check = event.get("evaluation")
-        if check and not check["success"] and check["severity"] == "ERROR" and check["description"]:
-            verdicts.append(f"{check['checkName']}: {check['description']}")
+        step, check = event.get("stepKey", ""), event.get("evaluation")
+        if check and not check["success"]:
+            said = check["description"] or "failed"
+            verdicts.setdefault(step, []).append(f"{check['checkName']}: {said}")
         if error := event.get("error"):
-            return _shortened("; ".join([_innermost(error), *verdicts]))
+            refused = [] if error["causes"] else verdicts.get(step, [])  # Dagster's own error
+            return _shortened("; ".join(refused or [_innermost(error)]))
         if event["__typename"] == "RunFailureEvent":
             return _shortened(event["message"])
     return "Dagster gives no reason"

@@ -4,7 +4,7 @@ import os
 import sys
 from collections.abc import MutableMapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import click
 import typer
@@ -14,6 +14,9 @@ from typer.core import TyperGroup
 from zenthos_cli.fleet.commands import replay, simulate
 from zenthos_core import __version__
 from zenthos_core.errors import ZenthosError
+
+if TYPE_CHECKING:
+    from zenthos_core.settings import Settings
 
 INTERRUPTED_EXIT_CODE = 130
 """128 + SIGINT, as shells report it."""
@@ -70,7 +73,7 @@ def up() -> None:
 
 def start_stack() -> bool:
     """Start it and print where to look; False if it ran already."""
-    from zenthos_cli.stack.control import Stack, urls
+    from zenthos_cli.stack.control import Stack
     from zenthos_cli.stack.display import LiveDisplay, status_table
 
     console = Console(highlight=False)
@@ -81,10 +84,17 @@ def start_stack() -> bool:
     if status is not None:
         console.print(status_table(status))
     console.print("\nthe stack is ready" if started else "\nthe stack runs already")
-    for name, url in urls(stack.settings()).items():
-        console.print(f"  {name:<8} {url}")
+    print_addresses(console, stack.settings())
     console.print(f"  {'logs':<8} {stack.files().logs}", soft_wrap=True)
     return started
+
+
+def print_addresses(console: Console, settings: "Settings") -> None:
+    """Where a person looks."""
+    from zenthos_cli.stack.control import urls
+
+    for name, url in urls(settings).items():
+        console.print(f"  {name:<8} {url}")
 
 
 @app.command()
@@ -124,7 +134,9 @@ def status(
 @app.command()
 def demo(
     devices: Annotated[int, typer.Option(min=3, help="Simulated devices.")] = 20,
-    days: Annotated[int, typer.Option(min=30, help="Days of their history.")] = 365,
+    days: Annotated[
+        int, typer.Option(min=30, help="Days of their history; few may not do for a model.")
+    ] = 365,
     recordings: Annotated[
         list[Path] | None,
         typer.Option("--replay", help="Replay these files or folders instead; with --mapping."),
@@ -159,7 +171,8 @@ def demo(
         raise ZenthosError(f"{error}\n{STAYS_UP}") from None
     console.print()
     console.print(demos.summary_table(summary))
-    console.print(f"\nlook at the addresses above; {STAYS_UP}")
+    console.print("\nto look at, until `make dev-down`")
+    print_addresses(console, settings)
     if summary.lost:
         raise typer.Exit(1)
 

@@ -89,7 +89,7 @@ def test_failures_say_where_to_look(dagster_url: str) -> None:
     with pytest.raises(launch.RunFailedError) as failed:
         launch.wait(dagster_url, run_id, timeout_s=180)
     what, where = str(failed.value).splitlines()
-    assert what.startswith("run ended FAILURE (ml__training_set): ")
+    assert what.startswith("run ended FAILURE (ml/training_set): ")
     assert "TrainingError: 0 devices with features" in what
     assert where == f"see {dagster_url}/runs/{run_id}"
 

@@ -172,6 +172,8 @@ def test_check_gates_of_the_models() -> None:
     assert both_classes({"train": 0.4, "holdout": 0.5}).passed
     assert not both_classes({"train": 0.4, "holdout": 1.0}).passed
     assert not both_classes({"train": 0.4}).passed
+    refused = both_classes({"train": 0.4, "holdout": 1.0}).description or ""
+    assert refused.startswith("irrigate is 40% of train, 100% of holdout")
     assert baseline_gate(scored(0.9, 0.8)).passed
     assert not baseline_gate(scored(0.8, 0.9)).passed
     assert quantisation_gate(scored(0.9, 0.8), scored(0.9, 0.8), 0.01).passed

@@ -32,10 +32,12 @@ QUANTISATION_SPEC = dg.AssetCheckSpec(
 
 def both_classes(irrigate_shares: dict[str, float]) -> dg.AssetCheckResult:
     """The outcome of DATASET_SPEC, from the share of `irrigate` in each split."""
-    shares = [irrigate_shares.get(split, 0.0) for split in (Split.TRAIN, Split.HOLDOUT)]
+    shares = {split: irrigate_shares.get(split, 0.0) for split in (Split.TRAIN, Split.HOLDOUT)}
+    found = ", ".join(f"{share:.0%} of {split}" for split, share in shares.items())
     return dg.AssetCheckResult(
         check_name=DATASET_SPEC.name,
-        passed=all(0.0 < share < 1.0 for share in shares),
+        passed=all(0.0 < share < 1.0 for share in shares.values()),
+        description=f"irrigate is {found}; each needs both classes",
         metadata={"irrigate_shares": irrigate_shares},
     )
 
