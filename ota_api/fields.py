@@ -3,8 +3,9 @@
 from typing import Annotated, Final
 
 from fastapi import Path
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
+from zenthos_core.broker_accounts import SERVICE_PREFIX
 from zenthos_core.topics import DEVICE_ID, DEVICE_MODEL
 
 PRINTABLE: Final = r"^[^\x00-\x1f\x7f\s](?:[^\x00-\x1f\x7f]*[^\x00-\x1f\x7f\s])?$"
@@ -17,7 +18,16 @@ class RequestBody(BaseModel):
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
-DeviceId = Annotated[str, StringConstraints(pattern=f"^{DEVICE_ID.pattern}$")]
+def _not_a_service(device_id: str) -> str:
+    if device_id.startswith(SERVICE_PREFIX):
+        raise ValueError(f"ids that begin with {SERVICE_PREFIX} name services: choose another")
+    return device_id
+
+
+NewDeviceId = Annotated[
+    str, StringConstraints(pattern=f"^{DEVICE_ID.pattern}$"), AfterValidator(_not_a_service)
+]
+"""A device's id is its user name at the broker, where services have accounts too."""
 DeviceModel = Annotated[str, StringConstraints(pattern=f"^{DEVICE_MODEL.pattern}$")]
 Line = Annotated[str, StringConstraints(max_length=200, pattern=PRINTABLE)]
 

@@ -23,6 +23,9 @@ ITERATIONS: Final = 1
 """Passwords here are tokens and random strings, which no dictionary holds; the broker hashes
 again for every client at each reload, so iterations would cost without adding anything."""
 
+SERVICE_PREFIX: Final = "svc-"
+"""Accounts of services; no device is registered under such a name."""
+
 SALT_BYTES: Final = 12
 """Mosquitto 2.0 refuses any other length."""
 

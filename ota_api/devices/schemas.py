@@ -6,7 +6,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, Field, StringConstraints, model_validator
 
-from ota_api.fields import DeviceId, DeviceModel, Line, Location, RequestBody
+from ota_api.fields import DeviceModel, Line, Location, NewDeviceId, RequestBody
 from zenthos_core.messages import DeviceStatus
 
 DeviceType = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")]
@@ -15,7 +15,7 @@ DeviceType = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,63
 class DeviceRegistration(RequestBody):
     """A device to register, at a farm named by its id or its name."""
 
-    device_id: DeviceId
+    device_id: NewDeviceId
     device_model: DeviceModel
     device_type: DeviceType
     farm_id: UUID | None = None

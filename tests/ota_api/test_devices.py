@@ -36,6 +36,12 @@ def test_registering_makes_a_broker_account(ota: Ota) -> None:
     assert ota.settings.mqtt_password_file.read_text().startswith(f"{DEVICE_ID}:$7$")
 
 
+def test_a_device_cannot_take_the_account_of_a_service(ota: Ota) -> None:
+    answer = ota.register(device_id="svc-ingest")
+    assert answer.status_code == 422
+    assert "name services" in answer.text
+
+
 def test_registering_again_gives_a_new_token(ota: Ota) -> None:
     first, second = ota.register(), ota.register()
     assert (first.status_code, second.status_code) == (201, 200)
