@@ -136,7 +136,7 @@ def _operational_database(settings: Settings) -> Iterator[psycopg.Connection]:
             yield ops
     except psycopg.OperationalError as error:
         reason = " ".join(str(error).split())
-        raise ZenthosError(f"lost the operational database: {reason}") from None
+        raise ZenthosError(f"the operational database fails: {reason}") from None
 
 
 def read_ledger(ops: psycopg.Connection) -> Ledger:

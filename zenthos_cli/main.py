@@ -1,5 +1,6 @@
 """The `zenthos` command. Each command imports what it needs when it runs, so that help is quick."""
 
+import logging
 import os
 import sys
 from collections.abc import MutableMapping
@@ -37,6 +38,7 @@ class ReportingGroup(TyperGroup):
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command; exit code 1 for an error that we foresaw, 130 for Ctrl-C."""
         bypass_proxies(os.environ)
+        logging.getLogger("psycopg").setLevel(logging.ERROR)  # its warnings repeat our errors
         try:
             return super().invoke(ctx)
         except ZenthosError as error:

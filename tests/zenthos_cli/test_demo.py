@@ -17,6 +17,6 @@ def test_a_database_that_is_away_is_an_error_of_one_line() -> None:
     def stream() -> Summary:
         pytest.fail("streamed without a database to count in")
 
-    with pytest.raises(ZenthosError, match=r"lost the operational database: .*refused") as error:
+    with pytest.raises(ZenthosError, match=r"the operational database fails: .*refused") as error:
         run_demo(Settings(database_url=SecretStr(url)), stream, Console())
     assert len(str(error.value).splitlines()) == 1
