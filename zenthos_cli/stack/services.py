@@ -164,7 +164,11 @@ def _mlflow(environment: StackEnvironment) -> Service:
 def _dagster(environment: StackEnvironment) -> list[Service]:
     settings = environment.settings
     home = environment.home / "dagster"
-    variables = {**environment.variables, "DAGSTER_HOME": str(home)}
+    variables = {
+        **environment.variables,
+        "DAGSTER_HOME": str(home),
+        "MLFLOW_DISABLE_TELEMETRY": "true",  # the lineage is a client of MLflow
+    }
     workspace = ("-w", str(home / "workspace.yaml"))
     code_port, port = str(settings.dagster_code_port), str(settings.dagster_port)
     heartbeat = DaemonHeartbeat(settings.dagster_database_url.get_secret_value())
