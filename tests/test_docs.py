@@ -27,7 +27,7 @@ def default_text(field: str) -> str:
 
 @pytest.mark.parametrize("field", Settings.model_fields)
 def test_setting_is_documented(field: str) -> None:
-    row = f"| `{environment_name(field)}` | {f'`{d}`' if (d := default_text(field)) else '–'} |"
+    row = f"| `{environment_name(field)}` | {f'`{d}`' if (d := default_text(field)) else '-'} |"
     text = (REFERENCE / "settings.md").read_text()
     assert f"{row} {Settings.model_fields[field].description} |" in text
 

@@ -135,9 +135,9 @@ def status(
 
 @app.command()
 def demo(
-    devices: Annotated[int, typer.Option(min=3, help="Simulated devices.")] = 20,
+    devices: Annotated[int, typer.Option(min=10, help="Simulated devices.")] = 20,
     days: Annotated[
-        int, typer.Option(min=30, help="Days of their history; few may not do for a model.")
+        int, typer.Option(min=180, help="Days of their history; few may not do for a model.")
     ] = 365,
     recordings: Annotated[
         list[Path] | None,
