@@ -68,18 +68,6 @@ query ($runId: ID!, $cursor: String, $limit: Int) { runOrError(runId: $runId) {
     }
   } }
 } }"""
-_MATERIALIZATION: Final = """
-query ($path: [String!]!) { assetOrError(assetKey: {path: $path}) {
-  __typename
-  ... on Asset { assetMaterializations(limit: 1) { runId metadataEntries {
-    label
-    ... on TextMetadataEntry { text }
-    ... on IntMetadataEntry { intRepr }
-    ... on FloatMetadataEntry { floatValue }
-    ... on UrlMetadataEntry { url }
-    ... on JsonMetadataEntry { jsonString }
-  } } }
-} }"""
 
 
 class RunFailedError(ZenthosError):
@@ -138,12 +126,6 @@ def launch(
     return str(answer["run"]["runId"])
 
 
-def run_status(dagster_url: str, run_id: str) -> RunStatus:
-    """How far a run is; NotFoundError where there is none."""
-    with _client(dagster_url) as client:
-        return _status(client, run_id)
-
-
 def wait(
     dagster_url: str,
     run_id: str,
@@ -174,27 +156,6 @@ def wait(
             reason = _reason(client, run_id)
             raise RunFailedError(f"run ended {status.status} ({steps}): {reason}\nsee {page}")
     return status
-
-
-def latest_metadata(dagster_url: str, *asset_key: str) -> dict[str, Any]:
-    """Metadata of an asset's latest materialization, by label; empty where there is none."""
-    with _client(dagster_url) as client:
-        answer = _ask(client, _MATERIALIZATION, {"path": list(asset_key)})["assetOrError"]
-    events = answer.get("assetMaterializations") or []
-    return {
-        entry["label"]: value
-        for event in events
-        for entry in event["metadataEntries"]
-        if (value := _entry_value(entry)) is not None
-    }
-
-
-def _entry_value(entry: Mapping[str, Any]) -> Any:
-    if "intRepr" in entry:
-        return int(entry["intRepr"])
-    if "jsonString" in entry:
-        return json.loads(entry["jsonString"])
-    return next((entry[kind] for kind in ("floatValue", "text", "url") if kind in entry), None)
 
 
 def _status(client: httpx.Client, run_id: str) -> RunStatus:

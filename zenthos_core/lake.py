@@ -12,7 +12,6 @@ BRONZE: Final = "zenthos-bronze"
 SILVER: Final = "zenthos-silver"
 GOLD: Final = "zenthos-gold"
 FIRMWARE: Final = "zenthos-firmware"
-BUCKETS: Final = (BRONZE, SILVER, GOLD, FIRMWARE)
 
 
 def bronze_key(table: str, hour: datetime, part: int) -> str:

@@ -21,8 +21,6 @@ class MessageType(StrEnum):
 
 
 _UPWARD = frozenset(t.value for t in MessageType)
-UPWARD_FILTERS = tuple(f"{ROOT}/+/+/{t}" for t in MessageType)
-"""What the devices send; `ota` and `ack` go down and are not ours to ingest."""
 EVERYTHING_FILTER = f"{ROOT}/#"
 
 

@@ -14,4 +14,4 @@ def test_layout() -> None:
     assert lake.firmware_key("esp32-s3", "v0.2.1", ".zip") == "esp32-s3/v0.2.1.zip"
     key = lake.model_key("esp32-s3", "irrigation", "m-20261123-0a1b2c3")
     assert key == "models/esp32-s3/irrigation/m-20261123-0a1b2c3.tflite"
-    assert len(set(lake.BUCKETS)) == 4
+    assert len({lake.BRONZE, lake.SILVER, lake.GOLD, lake.FIRMWARE}) == 4
