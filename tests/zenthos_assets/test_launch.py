@@ -2,10 +2,12 @@
 
 import os
 import secrets
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -48,7 +50,12 @@ def dagster_url(
     with (tmp_path / "log").open("wb") as log:
         running = [
             subprocess.Popen(
-                [bin_folder / name, *arguments], cwd=ROOT, env=environment, stdout=log, stderr=log
+                [bin_folder / name, *arguments],
+                cwd=ROOT,
+                env=environment,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
             )
             for name, *arguments in programs
         ]
@@ -61,6 +68,8 @@ def dagster_url(
             process.terminate()
         for process in running:
             process.wait(30)
+            with suppress(ProcessLookupError):  # their code servers, should one be left
+                os.killpg(process.pid, signal.SIGKILL)
 
 
 def _wait_until_up(url: str) -> None:
