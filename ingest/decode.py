@@ -7,7 +7,7 @@ Rules, beside those of `zenthos_core.messages`:
 3. Whatever the bytes are, nothing but InvalidMessageError is raised.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Final
 
@@ -17,21 +17,23 @@ from ingest import pgcopy
 from zenthos_core.errors import InvalidMessageError
 from zenthos_core.messages import Message, parse_payload
 from zenthos_core.mqtt import Publish
-from zenthos_core.topics import ROOT, parse_topic
+from zenthos_core.topics import ROOT, DownwardType, downward_topic, parse_topic
 
-_DOWNWARD: Final = (b"ota", b"ack")
+_DOWNWARD: Final = frozenset(kind.encode() for kind in DownwardType)
 
 
 class Device(msgspec.Struct, frozen=True):
-    """A registered device; `columns` are its id and farm as packed fields of a row."""
+    """A registered device; its id, and its id and farm, as packed fields of a row."""
 
     id: str
+    id_column: bytes
     columns: bytes
 
     @classmethod
     def of(cls, device_id: str, farm_id: bytes) -> "Device":
         """The device of this id, on the farm of this UUID (16 bytes)."""
-        return cls(device_id, pgcopy.text(device_id) + pgcopy.binary(farm_id))
+        id_column = pgcopy.text(device_id)
+        return cls(device_id, id_column, id_column + pgcopy.binary(farm_id))
 
 
 Registry = Mapping[str, Device]
@@ -42,6 +44,7 @@ class Route(msgspec.Struct, frozen=True):
 
     device_id: str
     message_type: str
+    ack_topic: str
     columns: bytes
 
 
@@ -64,10 +67,11 @@ def parse_route(topic: bytes) -> Route:
         raise InvalidMessageError("unknown_topic", "the topic is not UTF-8") from None
     parsed = parse_topic(name)
     columns = pgcopy.text(parsed.message_type) + pgcopy.binary(topic)
-    return Route(parsed.device_id, parsed.message_type, columns)
+    ack_topic = downward_topic(parsed.device_model, parsed.device_id, DownwardType.ACK)
+    return Route(parsed.device_id, parsed.message_type, ack_topic, columns)
 
 
-def device_ids(messages: list[Publish]) -> set[str]:
+def device_ids(messages: Iterable[Publish]) -> set[str]:
     """The ids that well-formed topics name."""
     found = set()
     for topic in {message.topic for message in messages}:

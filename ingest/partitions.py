@@ -40,10 +40,10 @@ def raw_partition(received_at: float) -> Partition:
     return Partition("raw_messages", start, timedelta(hours=1))
 
 
-def telemetry_partition(day: int) -> Partition:
-    """Where readings of a day are, counted since 1970."""
+def day_partition(table: str, day: int) -> Partition:
+    """Where a table keeps what is about a day, counted since 1970."""
     start = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(days=day)
-    return Partition("telemetry_hot", start, timedelta(days=1))
+    return Partition(table, start, timedelta(days=1))
 
 
 class Partitions:
@@ -75,7 +75,9 @@ def drop_expired(connection: psycopg.Connection, oldest_day: int) -> None:
 
     A reader of the table is waited for a second; then the next hour has to do it.
     """
-    for (name,) in connection.execute(_EXPIRED, [telemetry_partition(oldest_day).name]).fetchall():
+    for (name,) in connection.execute(
+        _EXPIRED, [day_partition("telemetry_hot", oldest_day).name]
+    ).fetchall():
         try:
             with connection.transaction():
                 connection.execute("SET LOCAL lock_timeout = '1s'")

@@ -2,34 +2,71 @@
 
 from functools import lru_cache
 from struct import Struct
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 
 from ingest import pgcopy
 from ingest.decode import Device, Route
 from ingest.pgcopy import NULL
-from zenthos_core.errors import InvalidMessageError
-from zenthos_core.messages import SENSOR_COLUMNS, Inference, Telemetry
+from zenthos_core.messages import SENSOR_COLUMNS, Inference, Log, Status, Telemetry
 from zenthos_core.mqtt import Publish
+
+
+class Table(NamedTuple):
+    """A table that takes each message of a device once."""
+
+    name: str
+    columns: tuple[str, ...]
+    by_day: bool = True
+    """Whether it has a partition for each day of `time`."""
+
 
 RAW_COLUMNS: Final = (
     *("message_type", "topic", "payload"),
     *("received_at", "qos", "retain", "redelivered"),
 )
-TELEMETRY_COLUMNS: Final = (
-    *("time", "message_id", "device_id", "farm_id", *SENSOR_COLUMNS, "signal_strength"),
-    *("firmware_version", "model_version", "seq", "received_at", "clock_suspect", "backlog"),
-    "extra",
+_ARRIVAL: Final = ("received_at", "clock_suspect")
+TELEMETRY: Final = Table(
+    "telemetry_hot",
+    (
+        *("time", "message_id", "device_id", "farm_id", *SENSOR_COLUMNS, "signal_strength"),
+        *("firmware_version", "model_version", "seq", *_ARRIVAL, "backlog", "extra"),
+    ),
 )
-INFERENCE_COLUMNS: Final = (
-    *("time", "message_id", "device_id", "model_version", "result", "confidence", "features"),
-    "received_at",
+INFERENCE: Final = Table(
+    "inference_results",
+    (
+        *("time", "message_id", "device_id", "model_version", "result", "confidence"),
+        *("features", *_ARRIVAL),
+    ),
+    by_day=False,
 )
-QUARANTINE_COLUMNS: Final = ("received_at", "topic", "device_id", "payload", "reason", "detail")
+STATUS: Final = Table(
+    "device_status",
+    (
+        *("time", "message_id", "device_id", "status", "uptime_seconds", "free_heap_bytes"),
+        *("boot_count", "reset_reason", "firmware_version", "model_version", *_ARRIVAL),
+    ),
+)
+LOGS: Final = Table(
+    "device_logs", ("time", "message_id", "device_id", "level", "message", *_ARRIVAL)
+)
+COLD: Final = Table("cold_messages", ("message_id", "device_id", "received_at"), by_day=False)
+TABLES: Final = (TELEMETRY, INFERENCE, STATUS, LOGS, COLD)
+
+
+class Arrival(NamedTuple):
+    """When a message arrived and what it is about, in epoch seconds."""
+
+    time: float
+    received_at: float
+    suspect: bool
+
 
 _COUNT: Final = Struct(">h").pack
 _RAW_COUNT: Final = _COUNT(len(RAW_COLUMNS))
+_COLD_COUNT: Final = _COUNT(len(COLD.columns))
 _LENGTH: Final = Struct(">i").pack
 _INT2: Final = Struct(">ih").pack
 _TIME_AND_ID: Final = Struct(">hiqi16s").pack
@@ -47,13 +84,13 @@ def raw_row(publish: Publish, route: Route) -> bytes:
             route.columns,
             _LENGTH(len(payload)),
             payload,
-            _arrival(publish.received_at, publish.flags),
+            _arrival_and_flags(publish.received_at, publish.flags),
         )
     )
 
 
 @lru_cache(maxsize=256)
-def _arrival(received_at: float, flags: int) -> bytes:
+def _arrival_and_flags(received_at: float, flags: int) -> bytes:
     """The last columns of a raw row; `flags` as in Publish."""
     return (
         pgcopy.timestamptz(received_at)
@@ -63,28 +100,19 @@ def _arrival(received_at: float, flags: int) -> bytes:
     )
 
 
-def telemetry_row(
-    message: Telemetry,
-    message_id: bytes,
-    device: Device,
-    *,
-    time: float,
-    received_at: float,
-    suspect: bool,
-) -> bytes:
+def telemetry_row(message: Telemetry, device: Device, arrival: Arrival) -> bytes:
     """One reading."""
     sensors, extra = _sensor_columns(message.sensors)
     return b"".join(
         (
-            _head(TELEMETRY_COLUMNS, time, message_id),
+            _head(TELEMETRY, arrival, message.message_id.bytes),
             device.columns,
             sensors,
             pgcopy.float8(message.signal_strength),
             pgcopy.label(message.firmware_version),
             pgcopy.label(message.model_version),
             pgcopy.int8(message.seq),
-            pgcopy.timestamptz(received_at),
-            pgcopy.boolean(suspect),
+            _arrival(arrival.received_at, arrival.suspect),
             pgcopy.boolean(message.backlog),
             extra,
         )
@@ -101,41 +129,71 @@ def _sensor_columns(sensors: dict[str, float]) -> tuple[bytes, bytes]:
     return known, pgcopy.jsonb(_encode_json(extra)) if extra else NULL
 
 
-def inference_row(message: Inference, device: Device, time: float, received_at: float) -> bytes:
+def inference_row(message: Inference, device: Device, arrival: Arrival) -> bytes:
     """One prediction made on a device."""
     return b"".join(
         (
-            _head(INFERENCE_COLUMNS, time, message.message_id.bytes),
-            pgcopy.text(device.id),
+            _head(INFERENCE, arrival, message.message_id.bytes),
+            device.id_column,
             pgcopy.label(message.model_version),
             pgcopy.jsonb(_encode_json(message.result)),
             pgcopy.float8(message.confidence),
             pgcopy.float8_array(message.features),
+            _arrival(arrival.received_at, arrival.suspect),
+        )
+    )
+
+
+def status_row(message: Status, device: Device, arrival: Arrival) -> bytes:
+    """One report of a device's own state."""
+    return b"".join(
+        (
+            _head(STATUS, arrival, message.message_id.bytes),
+            device.id_column,
+            pgcopy.label(message.status),
+            pgcopy.float8(message.uptime_seconds),
+            pgcopy.int8(message.free_heap_bytes),
+            pgcopy.int8(message.boot_count),
+            pgcopy.label(message.reset_reason),
+            pgcopy.label(message.firmware_version),
+            pgcopy.label(message.model_version),
+            _arrival(arrival.received_at, arrival.suspect),
+        )
+    )
+
+
+def log_row(message: Log, device: Device, arrival: Arrival) -> bytes:
+    """One line of a device's log."""
+    return b"".join(
+        (
+            _head(LOGS, arrival, message.message_id.bytes),
+            device.id_column,
+            pgcopy.label(message.level),
+            pgcopy.text(message.message),
+            _arrival(arrival.received_at, arrival.suspect),
+        )
+    )
+
+
+def cold_row(message_id: bytes, device: Device, received_at: float) -> bytes:
+    """The id of a message that only the archive keeps."""
+    return b"".join(
+        (
+            _COLD_COUNT,
+            pgcopy.binary(message_id),
+            device.id_column,
             pgcopy.timestamptz(received_at),
         )
     )
 
 
-def _head(columns: tuple[str, ...], time: float, message_id: bytes) -> bytes:
+def _head(table: Table, arrival: Arrival, message_id: bytes) -> bytes:
     """How many fields follow, `time` and `message_id`."""
-    return _TIME_AND_ID(len(columns), 8, pgcopy.postgres_us(time), 16, message_id)
+    time_us = pgcopy.postgres_us(arrival.time)
+    return _TIME_AND_ID(len(table.columns), 8, time_us, 16, message_id)
 
 
-def quarantine_row(publish: Publish, device_id: str | None, error: InvalidMessageError) -> bytes:
-    """A message that breaks a rule, whole, and which rule it breaks."""
-    return b"".join(
-        (
-            _COUNT(len(QUARANTINE_COLUMNS)),
-            pgcopy.timestamptz(publish.received_at),
-            pgcopy.text(_storable(publish.topic.decode(errors="replace"))),
-            pgcopy.label(device_id),
-            pgcopy.binary(publish.payload),
-            pgcopy.text(error.reason),
-            pgcopy.text(_storable(error.detail)),
-        )
-    )
-
-
-def _storable(value: str) -> str:
-    """Text that any UTF-8 database can hold."""
-    return value.replace("\0", "\N{REPLACEMENT CHARACTER}").encode(errors="replace").decode()
+@lru_cache(maxsize=256)
+def _arrival(received_at: float, suspect: bool) -> bytes:
+    """The columns of _ARRIVAL."""
+    return pgcopy.timestamptz(received_at) + pgcopy.boolean(suspect)

@@ -13,15 +13,14 @@ from contextlib import suppress
 from typing import Final, NamedTuple, TypeVar
 
 from zenthos_core import mqtt
-from zenthos_core.mqtt import Connack, Disconnect, MqttError, Publish, Suback
+from zenthos_core.mqtt import Connack, Disconnect, Message, MqttError, Publish, Suback
 from zenthos_core.topics import EVERYTHING_FILTER
 
 SHARED_FILTER: Final = f"$share/ingest/{EVERYTHING_FILTER}"
 SESSION_EXPIRY_S: Final = 7 * 86_400
-KEEP_ALIVE_S: Final = 60
+KEEP_ALIVE_S: Final = 15
 CONNECT_TIMEOUT_S: Final = 10.0
 READ_BYTES: Final = 256 * 1024
-IDLE_S: Final = 0.2
 SMALL_READ_BYTES: Final = READ_BYTES // 4
 NAP_S: Final = 0.002
 """The broker sends one message at a time; without a nap each costs a wake-up and a read, 10 µs."""
@@ -38,6 +37,10 @@ class Broker(NamedTuple):
     username: str
     password: str
     client_id: str
+
+
+class SessionTakenOverError(MqttError):
+    """Somebody else holds this worker's session now; what was not acknowledged goes to them."""
 
 
 class Subscriber:
@@ -61,6 +64,7 @@ class Subscriber:
         self._last_read_bytes = 0
         self._pinged_at: float | None = None
         self._answers: list[Connack | Suback] = []
+        self._packet_id = 0
         self._sending = threading.Lock()
         self._keep_alive_s = keep_alive_s
         self._sent_at = time.monotonic()
@@ -90,25 +94,33 @@ class Subscriber:
         self._await(Suback)
 
     def receive(self, max_messages: int, max_bytes: int, wait_s: float) -> list[Publish]:
-        """Messages in order of arrival, none if none came within 0.2 s.
-
-        Collects until a limit is reached, or for `wait_s` after the first message.
-        """
-        deadline = time.monotonic() + (wait_s if self._pending else IDLE_S)
-        while len(self._pending) < max_messages and self._pending_bytes < max_bytes:
-            waiting = bool(self._pending)
-            if not self._read(deadline - time.monotonic()):
+        """Messages in order of arrival, none if none came within `wait_s`."""
+        if not self._pending:
+            if not self._read(wait_s):
                 self._check_answer()
-                break
-            if self._pending and not waiting:
-                deadline = time.monotonic() + wait_s
-            if self._last_read_bytes < SMALL_READ_BYTES:
-                time.sleep(max(0.0, min(NAP_S, deadline - time.monotonic())))
+            elif self._last_read_bytes < SMALL_READ_BYTES:
+                time.sleep(NAP_S)
+                self._read(0)
+        while (
+            len(self._pending) < max_messages
+            and self._pending_bytes < max_bytes
+            and self._last_read_bytes >= SMALL_READ_BYTES
+            and self._read(0)
+        ):
+            pass
         self.keep_alive()
         messages = self._pending[:max_messages]
         del self._pending[:max_messages]
         self._pending_bytes = sum(len(m.payload) for m in self._pending)
         return messages
+
+    def publish(self, messages: Iterable[Message]) -> None:
+        """Publish at QoS 1; whether the broker has taken a message is not waited for."""
+        packets = []
+        for message in messages:
+            self._packet_id = self._packet_id % mqtt.MAX_PACKET_IDS + 1
+            packets.append(mqtt.encode_publish(message, self._packet_id))
+        self._send(b"".join(packets))
 
     def acknowledge(self, packet_ids: Iterable[int]) -> None:
         """Tell the broker that these are stored."""
@@ -165,6 +177,11 @@ class Subscriber:
             elif isinstance(packet, Connack | Suback):
                 self._answers.append(packet)
             elif isinstance(packet, Disconnect):
+                if packet.reason == mqtt.SESSION_TAKEN_OVER:
+                    raise SessionTakenOverError(
+                        "another worker has connected under the same id: give each its own"
+                        " ZENTHOS_INGEST_WORKER_ID"
+                    )
                 reason = mqtt.reason_text(packet.reason)
                 raise MqttError(f"the broker ends the connection: {reason}")
         return True

@@ -1,140 +1,175 @@
-"""Stores a batch in one transaction: readings, predictions, device state, outbox, ledger.
+"""Stores a batch in one transaction: readings, reports, device state, outbox, ledger.
 
-Rows arrive by binary COPY. Where the database decides whether a row is new (readings and
-predictions), they are copied into a temporary table and inserted from there.
+Rows are copied straight into their tables, since nearly every message is new. Where one is not,
+the transaction fails and is made again with the rows copied into temporary tables first, from
+which those that are new are inserted; so it goes on until a batch had no duplicate.
 """
 
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from datetime import date, timedelta
 from typing import Final, NamedTuple
+from uuid import UUID
 
 import psycopg
 from psycopg import errors
 
 from ingest import pgcopy, rows
-from ingest.batch import Batch, LedgerKey, utc_day
-from ingest.partitions import Partitions, drop_expired, raw_partition, telemetry_partition
-from zenthos_core.messages import Status
+from ingest.batch import Batch, LedgerKey, Name
+from ingest.partitions import Partitions, day_partition, raw_partition
+from ingest.quarantine import Quarantined, storable
+from ingest.rows import Table
+from ingest.spool import Position
+from ingest.state import update_devices
+from zenthos_core.messages import Message, Telemetry
 
 _EPOCH: Final = date(1970, 1, 1)
 
-_PREPARE: Final = """
-CREATE TEMP TABLE IF NOT EXISTS staged_telemetry (LIKE telemetry_hot) ON COMMIT DELETE ROWS;
-CREATE TEMP TABLE IF NOT EXISTS staged_inference (LIKE inference_results) ON COMMIT DELETE ROWS;
-"""
+_PREPARE: Final = "CREATE TEMP TABLE IF NOT EXISTS staged_{0} (LIKE {0}) ON COMMIT DELETE ROWS"
 
-# `time` is the time of receipt where the device's clock is suspect, so the same message has
-# another one when it comes again, and ON CONFLICT does not see it. OFFSET 0
-# keeps the planner at one index look-up a row.
-_DROP_SEEN: Final = """
-DELETE FROM staged_telemetry s
-WHERE (s.clock_suspect OR s.time > s.received_at) AND EXISTS (
-  SELECT FROM telemetry_hot t
-  WHERE t.message_id = s.message_id AND t.device_id = s.device_id OFFSET 0)
+# A message whose clock is suspect is stored under its time of receipt, so the same one has another
+# `time` when it comes again, and no unique index sees it. OFFSET 0 keeps the planner at one look
+# into the small index of such rows for each.
+_DOUBTFUL_STORED: Final = """
+SELECT EXISTS (SELECT FROM {0} t WHERE t.message_id = ANY(%b::uuid[])
+  AND (t.clock_suspect OR t.time > t.received_at))
 """
-
+_DROP_STORED: Final = """
+DELETE FROM staged_{0} s WHERE EXISTS (
+  SELECT FROM {0} t WHERE t.message_id = s.message_id AND t.device_id = s.device_id
+    AND (t.clock_suspect OR t.time > t.received_at) OFFSET 0)
+"""
 _INSERT: Final = """
-WITH inserted AS (
-  INSERT INTO {table} ({columns}) SELECT {columns} FROM {staged}
-  ON CONFLICT DO NOTHING
-  RETURNING received_at, device_id
-)
-SELECT received_at::date - DATE '1970-01-01', device_id, count(*) FROM inserted GROUP BY 1, 2
+INSERT INTO {0} ({1}) SELECT {1} FROM staged_{0} ON CONFLICT DO NOTHING
+RETURNING device_id, message_id
+"""
+
+_QUARANTINE: Final = """
+INSERT INTO quarantine AS q
+  (fingerprint, received_at, last_received_at, occurrences, topic, device_id, payload, reason,
+   detail)
+SELECT fingerprint, to_timestamp(first), to_timestamp(last), count, topic, device_id, payload,
+  reason, detail
+FROM unnest(%b::bytea[], %b::float8[], %b::float8[], %b::int8[], %b::text[], %b::text[],
+  %b::bytea[], %b::text[], %b::text[])
+  AS v (fingerprint, first, last, count, topic, device_id, payload, reason, detail)
+ON CONFLICT (fingerprint) DO UPDATE SET
+  occurrences = q.occurrences + excluded.occurrences,
+  last_received_at = greatest(q.last_received_at, excluded.last_received_at)
 """
 
 _LEDGER: Final = """
-INSERT INTO ledger AS l (day, device_id, stored, duplicate, quarantined)
-SELECT * FROM unnest(%b::date[], %b::text[], %b::int8[], %b::int8[], %b::int8[])
+INSERT INTO ledger AS l (day, device_id, stored, duplicate, quarantined, rate_limited)
+SELECT * FROM unnest(%b::date[], %b::text[], %b::int8[], %b::int8[], %b::int8[], %b::int8[])
 ON CONFLICT (day, device_id) DO UPDATE SET
   stored = l.stored + excluded.stored,
   duplicate = l.duplicate + excluded.duplicate,
-  quarantined = l.quarantined + excluded.quarantined
+  quarantined = l.quarantined + excluded.quarantined,
+  rate_limited = l.rate_limited + excluded.rate_limited
 """
 
-# A late reading moves nothing but last_seen.
-_NEWEST: Final = (
-    "coalesce(CASE WHEN to_timestamp(v.reading) > coalesce(d.last_reading, '-infinity')"
-    " THEN v.{0} END, d.{0})"
-)
-_DEVICES: Final = f"""
-UPDATE devices d SET
-  last_seen = greatest(d.last_seen, to_timestamp(v.seen)),
-  last_reading = greatest(d.last_reading, to_timestamp(v.reading)),
-  battery_voltage = {_NEWEST.format("battery_voltage")},
-  signal_strength = {_NEWEST.format("signal_strength")},
-  firmware_version = {_NEWEST.format("firmware_version")},
-  model_version = {_NEWEST.format("model_version")}
-FROM unnest(%b::text[], %b::float8[], %b::float8[], %b::float8[], %b::float8[], %b::text[],
-            %b::text[])
-  AS v (id, seen, reading, battery_voltage, signal_strength, firmware_version, model_version)
-WHERE d.id = v.id
-"""
-
-_STATUS: Final = """
-UPDATE devices SET
-  status = %s,
-  uptime_seconds = coalesce(%s, uptime_seconds),
-  free_heap_bytes = coalesce(%s, free_heap_bytes),
-  boot_count = coalesce(%s, boot_count),
-  reset_reason = coalesce(%s, reset_reason),
-  firmware_version = coalesce(%s, firmware_version),
-  model_version = coalesce(%s, model_version)
-WHERE id = %s
+_REPLAYED: Final = """
+INSERT INTO ingest_spool (worker_id, segment, position) VALUES (%s, %s, %s)
+ON CONFLICT (worker_id) DO UPDATE SET segment = excluded.segment, position = excluded.position
 """
 
 
 class Outcome(NamedTuple):
     """What became of the messages of a batch."""
 
-    stored: int
-    duplicate: int
-    quarantined: int
+    stored: int = 0
+    duplicate: int = 0
+    quarantined: int = 0
+    rate_limited: int = 0
+
+
+class _StoredAlreadyError(Exception):
+    """A message of the batch may be in its table under another time."""
 
 
 class Writer:
     """Writes batches through one connection."""
 
-    def __init__(self, connection: psycopg.Connection, hot_days: int) -> None:
+    def __init__(self, connection: psycopg.Connection, worker_id: str) -> None:
         self._connection = connection
-        self._hot_days = hot_days
+        self._worker_id = worker_id
         self._partitions = Partitions()
-        connection.execute(_PREPARE)
+        self._expects_duplicates = False
+        for table in rows.TABLES:
+            connection.execute(_PREPARE.format(table.name))
 
-    def write(self, batch: Batch, received_at: Collection[float]) -> Outcome:
+    def write(
+        self, batch: Batch, received_at: Collection[float], replayed: Position | None = None
+    ) -> Outcome:
         """Store a batch; it is committed when this returns.
+
+        `received_at` are the times of receipt of its messages; `replayed` is where in the
+        worker's spool the batch ends.
 
         Raises:
             psycopg.Error: nothing of the batch is stored.
         """
-        if not batch.received:
-            return Outcome(0, 0, 0)
-        hours = set(map(raw_partition, received_at))
-        days = set(map(telemetry_partition, batch.telemetry_days))
-        if self._partitions.ensure(self._connection, hours | days):  # at least once an hour
-            # A reading of one day may arrive until the hot window has passed the day's end.
-            today = utc_day(max(received_at))
-            drop_expired(self._connection, today - self._hot_days - 1)
+        if not batch.received and replayed is None:
+            return Outcome()
+        needed = set(map(raw_partition, received_at))
+        needed |= {day_partition(table, day) for table, day in batch.days}
+        self._partitions.ensure(self._connection, needed)
         try:
-            return self._write(batch)
+            return self._write(batch, replayed)
         except (errors.UndefinedTable, errors.CheckViolation):
             # Someone dropped a partition that we remember: make it anew and try once more.
             self._partitions.forget()
-            self._partitions.ensure(self._connection, hours | days)
-            return self._write(batch)
+            self._partitions.ensure(self._connection, needed)
+            return self._write(batch, replayed)
 
-    def _write(self, batch: Batch) -> Outcome:
+    def _write(self, batch: Batch, replayed: Position | None) -> Outcome:
+        if not self._expects_duplicates:
+            try:
+                with self._connection.transaction(), self._connection.cursor() as cursor:
+                    _copy_raw(cursor, batch)
+                    _copy_all(cursor, batch)
+                    return self._account(cursor, batch, set(), replayed)
+            except (errors.UniqueViolation, _StoredAlreadyError):
+                self._expects_duplicates = True
         with self._connection.transaction(), self._connection.cursor() as cursor:
-            _copy(cursor, "raw_messages", rows.RAW_COLUMNS, batch.raw)
-            _copy(cursor, "quarantine", rows.QUARANTINE_COLUMNS, batch.quarantine)
-            inserted = _insert_telemetry(cursor, batch) + _insert_inference(cursor, batch)
-            stored = batch.stored + inserted
-            duplicate = batch.duplicate + (batch.staged - inserted)
-            # The ledger first: its rows are locked in order, so that two workers who update the
-            # same devices wait for each other instead of dead-locking.
-            _update_ledger(cursor, stored, duplicate, batch.quarantined)
-            _update_devices(cursor, batch)
-        return Outcome(stored.total(), duplicate.total(), batch.quarantined.total())
+            _copy_raw(cursor, batch)
+            duplicates = batch.pending.keys() - _insert_new(cursor, batch)
+            outcome = self._account(cursor, batch, duplicates, replayed)
+        self._expects_duplicates = bool(duplicates)
+        return outcome
+
+    def _account(
+        self,
+        cursor: psycopg.Cursor,
+        batch: Batch,
+        duplicates: set[Name],
+        replayed: Position | None,
+    ) -> Outcome:
+        """Everything but the messages themselves."""
+        again = [batch.pending[name] for name in duplicates]
+        stored = Counter([key for key, _ in batch.pending.values()])
+        stored.subtract(key for key, _ in again)
+        duplicate = batch.duplicate + Counter(key for key, _ in again)
+        _quarantine(cursor, batch.quarantine.values())
+        # Before the devices: its rows are locked in order, so that two workers who update the
+        # same devices wait for each other instead of dead-locking.
+        counts = (stored, duplicate, batch.quarantined, batch.rate_limited)
+        _update_ledger(cursor, counts)
+        update_devices(cursor, batch.devices, Counter(_counted(message for _, message in again)))
+        if replayed is not None:
+            cursor.execute(_REPLAYED, [self._worker_id, *replayed])
+        return Outcome(*(count.total() for count in counts))
+
+
+def _counted(messages: Iterable[Message]) -> Iterator[str]:
+    """The device of each reading that has a place in its device's count."""
+    for message in messages:
+        if isinstance(message, Telemetry) and message.seq is not None:
+            yield message.device_id
+
+
+def _copy_raw(cursor: psycopg.Cursor, batch: Batch) -> None:
+    _copy(cursor, "raw_messages", rows.RAW_COLUMNS, batch.raw)
 
 
 def _copy(
@@ -145,31 +180,58 @@ def _copy(
             copy.write(pgcopy.stream(packed))
 
 
-def _insert_telemetry(cursor: psycopg.Cursor, batch: Batch) -> Counter[LedgerKey]:
-    if not batch.telemetry:
-        return Counter()
-    _copy(cursor, "staged_telemetry", rows.TELEMETRY_COLUMNS, batch.telemetry)
-    if batch.clock_ahead:
-        cursor.execute(_DROP_SEEN)
-    return _insert(cursor, "telemetry_hot", "staged_telemetry", rows.TELEMETRY_COLUMNS)
+def _copy_all(cursor: psycopg.Cursor, batch: Batch) -> None:
+    """Into the tables; raises where a message is there already."""
+    for table in rows.TABLES:
+        packed, doubtful = batch.tables[table.name]
+        if doubtful and _any_stored(cursor, table, doubtful):
+            raise _StoredAlreadyError
+        _copy(cursor, table.name, table.columns, packed)
 
 
-def _insert_inference(cursor: psycopg.Cursor, batch: Batch) -> Counter[LedgerKey]:
-    if not batch.inference:
-        return Counter()
-    _copy(cursor, "staged_inference", rows.INFERENCE_COLUMNS, batch.inference)
-    return _insert(cursor, "inference_results", "staged_inference", rows.INFERENCE_COLUMNS)
+def _any_stored(cursor: psycopg.Cursor, table: Table, message_ids: list[bytes]) -> bool:
+    cursor.execute(_DOUBTFUL_STORED.format(table.name), [[UUID(bytes=i) for i in message_ids]])
+    row = cursor.fetchone()
+    return row is not None and bool(row[0])
 
 
-def _insert(
-    cursor: psycopg.Cursor, table: str, staged: str, columns: Sequence[str]
-) -> Counter[LedgerKey]:
-    """Move staged rows into their table; returns how many were new."""
-    cursor.execute(_INSERT.format(table=table, staged=staged, columns=", ".join(columns)))
-    return Counter({(day, device_id): count for day, device_id, count in cursor})
+def _insert_new(cursor: psycopg.Cursor, batch: Batch) -> set[Name]:
+    """Insert the messages that are new; returns their names."""
+    new: set[Name] = set()
+    for table in rows.TABLES:
+        packed, doubtful = batch.tables[table.name]
+        if not packed:
+            continue
+        _copy(cursor, f"staged_{table.name}", table.columns, packed)
+        if doubtful:
+            cursor.execute(_DROP_STORED.format(table.name))
+        cursor.execute(_INSERT.format(table.name, ", ".join(table.columns)))
+        new |= {(device_id, message_id.bytes) for device_id, message_id in cursor}
+    return new
 
 
-def _update_ledger(cursor: psycopg.Cursor, *counts: Counter[LedgerKey]) -> None:
+def _quarantine(cursor: psycopg.Cursor, items: Collection[Quarantined]) -> None:
+    if items:
+        ordered = sorted(items, key=lambda item: item.fingerprint)
+        columns = zip(*map(_quarantine_row, ordered), strict=True)
+        cursor.execute(_QUARANTINE, [list(column) for column in columns])
+
+
+def _quarantine_row(item: Quarantined) -> tuple[object, ...]:
+    return (
+        item.fingerprint,
+        item.publish.received_at,
+        item.last_received_at,
+        item.occurrences,
+        item.topic,
+        item.device_id,
+        item.publish.payload,
+        item.reason,
+        storable(item.detail),
+    )
+
+
+def _update_ledger(cursor: psycopg.Cursor, counts: Sequence[Counter[LedgerKey]]) -> None:
     keys = sorted(set().union(*counts))
     cursor.execute(
         _LEDGER,
@@ -178,38 +240,4 @@ def _update_ledger(cursor: psycopg.Cursor, *counts: Counter[LedgerKey]) -> None:
             [device_id for _, device_id in keys],
             *([count[key] for key in keys] for count in counts),
         ],
-    )
-
-
-def _update_devices(cursor: psycopg.Cursor, batch: Batch) -> None:
-    if not batch.last_seen:
-        return
-    newest = [batch.readings.get(device_id) for device_id in batch.last_seen]
-    messages = [reading and reading.message for reading in newest]
-    cursor.execute(
-        _DEVICES,
-        [
-            list(batch.last_seen),
-            list(batch.last_seen.values()),
-            [reading and reading.time for reading in newest],
-            [m and m.sensors.get("battery_voltage") for m in messages],
-            [m and m.signal_strength for m in messages],
-            [m and m.firmware_version for m in messages],
-            [m and m.model_version for m in messages],
-        ],
-    )
-    if batch.statuses:
-        cursor.executemany(_STATUS, map(_status_row, batch.statuses))
-
-
-def _status_row(status: Status) -> tuple[object, ...]:
-    return (
-        status.status,
-        status.uptime_seconds,
-        status.free_heap_bytes,
-        status.boot_count,
-        status.reset_reason,
-        status.firmware_version,
-        status.model_version,
-        status.device_id,
     )

@@ -11,7 +11,8 @@ Wire rules:
 7. `timestamp` is UTC epoch seconds by the device's clock. Missing, before 2020 or more than ten
    minutes ahead of ours, it is replaced by the time of receipt and flagged `clock_suspect`.
 8. The character U+0000 is quarantined: no database text can hold it.
-9. Arrays and objects nest at most 64 deep: what one reader decodes, every later reader does, too,
+9. `ack` asks for the message_id on the device's own `ack` topic once it is committed.
+10. Arrays and objects nest at most 64 deep: what one reader decodes, every later reader does, too,
    however deep its own stack.
 """
 
@@ -58,6 +59,7 @@ class Telemetry(msgspec.Struct, frozen=True, gc=False):
     signal_strength: float | None = None
     seq: Count | None = None
     backlog: bool = False
+    ack: bool = False
 
 
 class DeviceStatus(StrEnum):
@@ -81,6 +83,7 @@ class Status(msgspec.Struct, frozen=True, gc=False):
     reset_reason: Label | None = None
     firmware_version: Label | None = None
     model_version: Label | None = None
+    ack: bool = False
 
 
 class Inference(msgspec.Struct, frozen=True, gc=False):
@@ -93,6 +96,7 @@ class Inference(msgspec.Struct, frozen=True, gc=False):
     confidence: Annotated[float, msgspec.Meta(ge=0, le=1)]
     timestamp: float | None = None
     features: list[float] | None = None
+    ack: bool = False
 
 
 class Log(msgspec.Struct, frozen=True, gc=False):
@@ -103,6 +107,7 @@ class Log(msgspec.Struct, frozen=True, gc=False):
     level: Label
     message: str
     timestamp: float | None = None
+    ack: bool = False
 
 
 Message = Telemetry | Status | Inference | Log
@@ -116,7 +121,7 @@ _DECODERS: Final[dict[str, msgspec.json.Decoder[Message]]] = {
 
 
 def parse_payload(message_type: str, payload: bytes) -> Message:
-    """Decode one payload by rules 1 to 4, 8 and 9.
+    """Decode one payload by rules 1 to 4, 8 and 10.
 
     Raises:
         InvalidMessageError: `empty_payload`, `payload_too_large`, `malformed_json`,

@@ -53,6 +53,8 @@ _U32: Final = Struct(">I")
 _PUBACK_PACKET: Final = Struct(">HH")
 _PUBACK_HEAD: Final = _PUBACK << 8 | 2
 _SESSION_EXPIRY, _SERVER_KEEP_ALIVE, _RECEIVE_MAXIMUM = 0x11, 0x13, 0x21
+TRACEPARENT_BYTES: Final = 55
+_TRACEPARENT: Final = b"\x26\0\x0btraceparent" + _U16.pack(TRACEPARENT_BYTES)
 _PROPERTY_BYTES: Final = {
     **dict.fromkeys((0x24, 0x25, 0x28, 0x29, 0x2A), 1),
     **dict.fromkeys((_SERVER_KEEP_ALIVE, _RECEIVE_MAXIMUM, 0x22), 2),
@@ -77,6 +79,7 @@ class Publish(msgspec.Struct, frozen=True, gc=False):
     """3.3: a message as it arrived; `packet_id` 0 means that it wants no acknowledgement.
 
     `flags` is the first byte of the packet: 8 redelivered (DUP), 6 QoS, 1 retained.
+    `traceparent` is the user property of that name (W3C Trace Context), if any.
     """
 
     topic: bytes
@@ -84,6 +87,7 @@ class Publish(msgspec.Struct, frozen=True, gc=False):
     received_at: float
     packet_id: int
     flags: int
+    traceparent: bytes = b""
 
 
 class Puback(msgspec.Struct, frozen=True, gc=False):
@@ -233,8 +237,18 @@ def _parse_publish(buffer: bytes, first: int, start: int, end: int, received_at:
     if at >= end:
         raise MqttError("the broker sent a PUBLISH that ends within its header")
     packet_id = buffer[topic_end] << 8 | buffer[topic_end + 1] if first & 6 else 0
-    at = _properties(buffer, at, end).stop if buffer[at] else at + 1
-    return Publish(buffer[topic_start:topic_end], buffer[at:end], received_at, packet_id, first)
+    topic = buffer[topic_start:topic_end]
+    if not buffer[at]:  # no properties, as nearly always
+        return Publish(topic, buffer[at + 1 : end], received_at, packet_id, first)
+    where = _properties(buffer, at, end)
+    trace = _traceparent(buffer[where])
+    return Publish(topic, buffer[where.stop : end], received_at, packet_id, first, trace)
+
+
+def _traceparent(properties: bytes) -> bytes:
+    """The value of the user property `traceparent`, whose length is fixed; the first one counts."""
+    _, _, rest = properties.partition(_TRACEPARENT)
+    return rest[:TRACEPARENT_BYTES]
 
 
 def _parse_control(first: int, body: bytes) -> Packet:

@@ -13,11 +13,13 @@ from opentelemetry import metrics, trace
 from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.exporter.prometheus import PrometheusMetricReader
+from opentelemetry.sdk.environment_variables import OTEL_TRACES_SAMPLER
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import MetricReader, PeriodicExportingMetricReader
 from opentelemetry.sdk.resources import SERVICE_NAME, SERVICE_VERSION, Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.sdk.trace.sampling import ParentBasedTraceIdRatio
 from pythonjsonlogger.json import JsonFormatter
 
 from zenthos_core import __version__
@@ -53,11 +55,15 @@ def setup_logging(service: str, level: str) -> None:
     logging.getLogger("httpx").setLevel(logging.WARNING)
 
 
-def setup_telemetry(service: str) -> None:
-    """Install the tracer and meter providers of this process; call once."""
+def setup_telemetry(service: str, *, trace_ratio: float = 1.0) -> None:
+    """Install the tracer and meter providers of this process; call once.
+
+    `trace_ratio` is the share of traces that are recorded; `OTEL_TRACES_SAMPLER` overrides it.
+    """
     resource = Resource({SERVICE_NAME: f"zenthos-{service}", SERVICE_VERSION: __version__})
     readers: list[MetricReader] = [PrometheusMetricReader()]
-    tracers = TracerProvider(resource=resource)
+    sampler = None if os.environ.get(OTEL_TRACES_SAMPLER) else ParentBasedTraceIdRatio(trace_ratio)
+    tracers = TracerProvider(resource=resource, sampler=sampler)
     if os.environ.get(OTLP_ENDPOINT):
         tracers.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
         readers.append(PeriodicExportingMetricReader(OTLPMetricExporter()))

@@ -16,6 +16,8 @@ STACK_ENV = "stack.env"
 """File in `home` that holds what `zenthos up` chose."""
 
 Port = Annotated[int, Field(ge=1, le=65535)]
+Positive = Annotated[float, Field(gt=0)]
+AtLeastOne = Annotated[float, Field(ge=1)]
 
 
 class Settings(BaseSettings):
@@ -66,8 +68,26 @@ class Settings(BaseSettings):
     ingest_batch_max: Annotated[int, Field(ge=1, le=20_000)] = Field(
         5_000, description="Most messages in one transaction."
     )
-    ingest_batch_wait_ms: Annotated[int, Field(ge=0, le=10_000)] = Field(
-        20, description="Longest time a message waits for others before its transaction."
+    ingest_rate_per_s: Positive = Field(
+        1, description="Messages a second that a device may send; what is over goes to the archive."
+    )
+    ingest_burst: AtLeastOne = Field(
+        60, description="Messages that a device may send at once before that rate holds."
+    )
+    ingest_backlog_rate_per_s: Positive = Field(
+        100, description="The same for readings marked `backlog` and messages over a minute old."
+    )
+    ingest_backlog_burst: AtLeastOne = Field(
+        100_000, description="As many of these a device may send at once."
+    )
+    ingest_spool_after_s: Annotated[float, Field(ge=0)] = Field(
+        60, description="Seconds without the database after which messages go to the local spool."
+    )
+    ingest_spool_dir: Path | None = Field(
+        None, description="Folder of the spool; `spool` in ZENTHOS_HOME where it is not set."
+    )
+    ingest_spool_max_mb: Annotated[int, Field(ge=0)] = Field(
+        2048, description="Most MiB in a worker's spool; 0 leaves everything to the broker."
     )
     ingest_metrics_port: Port = Field(9464, description="Prometheus /metrics of ingest.")
     hot_days: Annotated[int, Field(ge=1, le=90)] = Field(

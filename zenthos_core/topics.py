@@ -20,6 +20,13 @@ class MessageType(StrEnum):
     LOGS = "logs"
 
 
+class DownwardType(StrEnum):
+    """What the platform publishes to a device."""
+
+    OTA = "ota"
+    ACK = "ack"
+
+
 _UPWARD = frozenset(t.value for t in MessageType)
 EVERYTHING_FILTER = f"{ROOT}/#"
 
@@ -57,3 +64,8 @@ def telemetry_topic(device_model: str, device_id: str) -> str:
 def status_topic(device_model: str, device_id: str) -> str:
     """Where a device, or the broker in its name (last will), publishes its status."""
     return f"{ROOT}/{device_model}/{device_id}/{MessageType.STATUS}"
+
+
+def downward_topic(device_model: str, device_id: str, kind: DownwardType) -> str:
+    """Where the platform publishes to a device."""
+    return f"{ROOT}/{device_model}/{device_id}/{kind}"

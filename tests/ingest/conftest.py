@@ -18,6 +18,13 @@ from tests.servers import MosquittoServer, ServerProcess, find_free_port
 DEVICES = (DEVICE, "field-02", "field-03")
 
 
+UNLIMITED = {
+    "ZENTHOS_INGEST_RATE_PER_S": "1e6",
+    "ZENTHOS_INGEST_BURST": "1e6",
+}
+"""A handful of devices, where a fleet would send as much."""
+
+
 class IngestProcess(ServerProcess):
     """`python -m ingest` on servers of the test's choice."""
 
@@ -40,6 +47,8 @@ class IngestProcess(ServerProcess):
                 "ZENTHOS_MQTT_USERNAME": mosquitto.username,
                 "ZENTHOS_MQTT_PASSWORD": mosquitto.password,
                 "ZENTHOS_INGEST_METRICS_PORT": str(self.port),
+                "ZENTHOS_INGEST_SPOOL_DIR": str(folder / "spool"),
+                **UNLIMITED,
                 **environment,
             },
         )

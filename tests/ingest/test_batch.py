@@ -1,7 +1,8 @@
-"""decode and batch: every message ends exactly once as stored, duplicate or quarantined."""
+"""decode and batch: every message ends exactly once in the ledger."""
 
 import json
 import uuid
+from collections import Counter
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
@@ -9,8 +10,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ingest.batch import DAY_S, Batch, build_batch, utc_day
+from ingest.batch import DAY_S, Batch, LedgerKey, build_batch, utc_day
 from ingest.decode import decode, is_downward
+from ingest.limits import LATE_S, Bucket, RateLimiter
 from ingest.pgcopy import postgres_us
 from tests.ingest.messages import (
     BAD,
@@ -71,11 +73,20 @@ def any_message(draw: st.DrawFn) -> Publish:
 
 def total(batch: Batch) -> tuple[int, int, int, int]:
     return (
-        batch.staged.total(),
-        batch.stored.total(),
+        len(batch.pending),
         batch.duplicate.total(),
         batch.quarantined.total(),
+        batch.rate_limited.total(),
     )
+
+
+def pending(batch: Batch) -> Counter[LedgerKey]:
+    return Counter(key for key, _ in batch.pending.values())
+
+
+def packed(batch: Batch) -> dict[str, int]:
+    """How many rows each table is given."""
+    return {name: len(rows) for name, (rows, _) in batch.tables.items() if rows}
 
 
 @given(st.lists(any_message(), max_size=8))
@@ -84,9 +95,10 @@ def test_every_message_ends_exactly_once(messages: list[Publish]) -> None:
     batch = build_batch(messages, REGISTRY, HOT_DAYS)
     ours = [m for m in messages if not is_downward(m.topic)]
     assert batch.received == len(ours)
-    assert batch.staged.total() == len(batch.telemetry) + len(batch.inference)
-    assert batch.quarantined.total() == len(batch.quarantine) == batch.reasons.total()
-    assert len(batch.raw) + len(batch.quarantine) == len(ours)
+    assert len(batch.pending) == sum(packed(batch).values())
+    occurrences = sum(item.occurrences for item in batch.quarantine.values())
+    assert batch.quarantined.total() == occurrences == batch.reasons.total()
+    assert len(batch.raw) + occurrences == len(ours)
 
 
 @given(any_message())
@@ -118,7 +130,7 @@ def test_bad_input_is_quarantined_with_its_reason(what: str) -> None:
     good = [publish(telemetry()), publish(telemetry())]
     batch = build_batch([good[0], publish(payload, to), good[1]], REGISTRY, HOT_DAYS)
     assert batch.reasons == {reason: 1}
-    assert total(batch) == (2, 0, 0, 1)
+    assert total(batch) == (2, 0, 1, 0)
 
 
 def test_what_names_no_registered_device_is_counted_apart() -> None:
@@ -139,17 +151,71 @@ def test_what_goes_down_to_devices_is_not_counted(kind: str) -> None:
 def test_a_reading_older_than_the_hot_window_goes_to_the_outbox_alone() -> None:
     old = publish(telemetry(timestamp=NOW - (HOT_DAYS + 1) * DAY_S))
     batch = build_batch([old], REGISTRY, HOT_DAYS)
-    assert total(batch) == (0, 1, 0, 0)
+    assert total(batch) == (1, 0, 0, 0)
     assert len(batch.raw) == 1
-    assert batch.telemetry == []
-    assert batch.readings == {}
+    assert packed(batch) == {"cold_messages": 1}
+    assert batch.devices[DEVICE].reading is None
 
 
-def test_status_and_logs_are_stored_at_once() -> None:
-    messages = [publish(status(), topic("status")), publish(log(), topic("logs"))]
+def test_each_type_has_its_table() -> None:
+    messages = [
+        publish(telemetry()),
+        publish(inference(), topic("inference")),
+        publish(status(), topic("status")),
+        publish(log(), topic("logs")),
+    ]
     batch = build_batch(messages, REGISTRY, HOT_DAYS)
-    assert batch.stored == {KEY: 2}
-    assert [s.device_id for s in batch.statuses] == [DEVICE]
+    assert pending(batch) == {KEY: 4}
+    tables = ("telemetry_hot", "inference_results", "device_status", "device_logs")
+    assert packed(batch) == dict.fromkeys(tables, 1)
+    days = {("telemetry_hot", DAY), ("device_status", DAY), ("device_logs", DAY)}
+    assert batch.days == days
+
+
+def test_over_the_limit_a_message_goes_to_the_outbox_alone() -> None:
+    bucket = Bucket(per_s=1, burst=3)
+    messages = [publish(telemetry()) for _ in range(5)]
+    messages += [publish(telemetry(device_id="field-02"), topic(device_id="field-02"))]
+    batch = build_batch(messages, REGISTRY, HOT_DAYS, RateLimiter(bucket, bucket))
+    assert total(batch) == (4, 0, 0, 2)
+    assert batch.rate_limited == {KEY: 2}
+    assert len(batch.raw) == 6
+    assert packed(batch) == {"telemetry_hot": 4}
+
+
+@pytest.mark.parametrize("changes", [{"backlog": True}, {"timestamp": NOW - LATE_S - 1}])
+def test_what_is_late_takes_from_the_larger_bucket(changes: dict[str, Any]) -> None:
+    messages = [publish(telemetry(**changes)) for _ in range(5)]
+    limiter = RateLimiter(live=Bucket(1, 1), late=Bucket(1, 4))
+    batch = build_batch(messages, REGISTRY, HOT_DAYS, limiter)
+    assert total(batch) == (4, 0, 0, 1)
+
+
+def test_a_poison_message_that_comes_again_and_again_is_one_row() -> None:
+    poison = [publish(b"{", received_at=NOW + second) for second in range(1_000)]
+    batch = build_batch(poison, REGISTRY, HOT_DAYS)
+    (item,) = batch.quarantine.values()
+    assert (item.occurrences, item.publish.received_at) == (1_000, NOW)
+    assert item.last_received_at == NOW + 999
+    assert batch.quarantined == {KEY: 1_000}
+
+
+def test_ids_that_devices_ask_for_are_told_by_topic() -> None:
+    asked = [str(uuid.uuid4()) for _ in range(3)]
+    messages = [
+        publish(telemetry(message_id=asked[0], ack=True)),
+        publish(telemetry(message_id=asked[0], ack=True)),
+        publish(telemetry()),
+        publish(log(message_id=asked[1], ack=True), topic("logs")),
+        publish(
+            telemetry(message_id=asked[2], device_id="field-02", ack=True),
+            topic(device_id="field-02"),
+        ),
+    ]
+    assert build_batch(messages, REGISTRY, HOT_DAYS).acks == {
+        topic("ack").decode(): [asked[0], asked[0], asked[1]],
+        topic("ack", "field-02").decode(): [asked[2]],
+    }
 
 
 def test_the_same_message_id_of_another_device_is_another_message() -> None:
@@ -162,7 +228,7 @@ def test_the_same_message_id_of_another_device_is_another_message() -> None:
         REGISTRY,
         HOT_DAYS,
     )
-    assert batch.staged == {KEY: 1, (DAY, "field-02"): 1}
+    assert pending(batch) == {KEY: 1, (DAY, "field-02"): 1}
 
 
 @given(st.integers(-3, 3), st.floats(-2e-6, 2e-6))
@@ -177,20 +243,22 @@ def test_the_newest_reading_moves_the_state_and_a_backlog_never() -> None:
     older = publish(telemetry(timestamp=NOW - 60))
     backlog = publish(telemetry(timestamp=NOW, backlog=True), received_at=NOW + 1)
     batch = build_batch([older, newest, older, backlog], REGISTRY, HOT_DAYS)
-    assert batch.readings[DEVICE].time == NOW - 1
-    assert batch.readings[DEVICE].message.sensors["battery_voltage"] == 4.0
-    assert batch.last_seen[DEVICE] == NOW + 1
+    change = batch.devices[DEVICE]
+    assert change.reading_at == NOW - 1
+    assert change.reading is not None
+    assert change.reading.sensors["battery_voltage"] == 4.0
+    assert change.seen == NOW + 1
 
 
 @pytest.mark.parametrize(
-    ("timestamp", "ahead"), [(NOW - 1, False), (NOW + 1, True), (..., True), (0, True)]
+    ("timestamp", "doubtful"), [(NOW - 1, False), (NOW + 1, True), (..., True), (0, True)]
 )
-def test_a_clock_ahead_of_ours_or_suspect_is_noted(timestamp: float, ahead: bool) -> None:
+def test_what_may_be_stored_under_another_time_is_noted(timestamp: float, doubtful: bool) -> None:
     batch = build_batch([publish(telemetry(timestamp=timestamp))], REGISTRY, HOT_DAYS)
-    assert batch.clock_ahead is ahead
+    assert bool(batch.tables["telemetry_hot"].doubtful) is doubtful
 
 
 def test_the_ledger_counts_by_the_day_of_receipt() -> None:
     late = publish(telemetry(timestamp=NOW), received_at=NOW + DAY_S)
     batch = build_batch([publish(telemetry()), late], REGISTRY, HOT_DAYS)
-    assert batch.staged == {KEY: 1, (DAY + 1, DEVICE): 1}
+    assert pending(batch) == {KEY: 1, (DAY + 1, DEVICE): 1}

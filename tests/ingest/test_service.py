@@ -23,7 +23,7 @@ from tests.servers import MosquittoServer
 
 DEADLINE_S = 30.0
 RECEIVED_2 = r"messages_received_total{[^}]*} 2\.0"
-COUNTED = "SELECT coalesce(sum(stored + duplicate + quarantined), 0)::int FROM ledger"
+COUNTED = "SELECT coalesce(sum(received), 0)::int FROM ledger"
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
@@ -122,7 +122,11 @@ def test_traces_and_metrics_go_to_the_collector_and_logs_name_the_trace(
         threading.Thread(target=collector.serve_forever).start()
         endpoint = f"http://127.0.0.1:{collector.server_port}"
         ingest = IngestProcess(
-            tmp_path, ops_url, fleet_broker, OTEL_EXPORTER_OTLP_ENDPOINT=endpoint
+            tmp_path,
+            ops_url,
+            fleet_broker,
+            OTEL_EXPORTER_OTLP_ENDPOINT=endpoint,
+            OTEL_TRACES_SAMPLER="always_on",
         )
         ingest.start()
         with PublishingDevice(fleet_broker, DEVICE) as device:
@@ -132,7 +136,7 @@ def test_traces_and_metrics_go_to_the_collector_and_logs_name_the_trace(
         ingest.stop()
         collector.shutdown()
     traces, metrics = (Collector.received[f"/v1/{kind}"] for kind in ("traces", "metrics"))
-    for name in (b"zenthos-ingest", b"mqtt.batch", b"decode", b"db.write"):
+    for name in (b"zenthos-ingest", b"mqtt.receive", b"decode", b"db.write"):
         assert name in traces
     for name in ("messages_received", "messages_ingested", "validation_errors"):
         assert f"zenthos.middleware.{name}".encode() in metrics
@@ -173,11 +177,15 @@ def test_a_stop_keeps_the_session_and_a_start_takes_it_up(
     ("name", "value", "word"), [("ZENTHOS_HOT_DAYS", "0", "HOT_DAYS"), ("port", "", "METRICS_PORT")]
 )
 def test_a_wrong_setting_is_said_in_one_line(
-    ingest: IngestProcess, name: str, value: str, word: str
+    tmp_path: Path, ingest: IngestProcess, name: str, value: str, word: str
 ) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "ingest"],
-        env={name: value, "ZENTHOS_INGEST_METRICS_PORT": str(ingest.port)},
+        env={
+            name: value,
+            "ZENTHOS_INGEST_METRICS_PORT": str(ingest.port),
+            "ZENTHOS_INGEST_SPOOL_DIR": str(tmp_path / "another"),
+        },
         capture_output=True,
         text=True,
         check=False,

@@ -55,6 +55,10 @@ CREATE TABLE device_logs (
 CREATE INDEX device_logs_suspect ON device_logs (message_id)
   WHERE clock_suspect OR time > received_at;
 
+ALTER TABLE inference_results ADD COLUMN clock_suspect boolean NOT NULL DEFAULT false;
+CREATE INDEX inference_results_suspect ON inference_results (message_id)
+  WHERE clock_suspect OR time > received_at;
+
 -- Ids of messages older than the hot window, which no other table remembers, for as many days.
 CREATE TABLE cold_messages (
   device_id text NOT NULL,

@@ -1,0 +1,58 @@
+"""Which devices are there: silence makes one offline, by the interval that is its own.
+
+A device is silent when it has missed three reports: three of the intervals it was registered with,
+or of those at which it has been seen to report. Silence counts only while every message has been
+taken in as it came: after an outage of ours, all devices look as if they had not spoken.
+"""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final
+
+import psycopg
+from psycopg.rows import class_row
+
+MISSED_REPORTS: Final = 3
+SHORTEST_SILENCE_S: Final = 60
+USUAL_INTERVAL_S: Final = 300
+"""Of a device that was registered without an interval and has reported only once."""
+
+_SILENCE: Final = f"""make_interval(secs => greatest({SHORTEST_SILENCE_S}, {MISSED_REPORTS} *
+  coalesce(report_interval_s, observed_interval_s, {USUAL_INTERVAL_S})))"""
+_SILENT: Final = f"""
+UPDATE devices SET status = 'offline', status_at = %(now)s
+WHERE status = 'online' AND greatest(last_seen, %(listening_since)s) + {_SILENCE} < %(now)s
+RETURNING id
+"""
+_FLEET: Final = """
+SELECT count(*) FILTER (WHERE status = 'online') AS online,
+  coalesce(sum(missing_readings), 0)::int8 AS missing_readings,
+  (SELECT jsonb_build_object(
+      'stored', coalesce(sum(stored), 0), 'duplicate', coalesce(sum(duplicate), 0),
+      'quarantined', coalesce(sum(quarantined), 0), 'rate_limited', coalesce(sum(rate_limited), 0))
+    FROM ledger WHERE day = (now() AT TIME ZONE 'UTC')::date) AS ledger
+FROM devices
+"""
+
+
+@dataclass(frozen=True)
+class Fleet:
+    """All devices at a moment; `ledger` counts messages of this UTC day by outcome."""
+
+    online: int
+    missing_readings: int
+    ledger: dict[str, int]
+
+
+def mark_silent(connection: psycopg.Connection, *, now: float, listening_since: float) -> list[str]:
+    """Call silent devices offline; returns their ids. Times are in epoch seconds."""
+    times = {"now": now, "listening_since": listening_since}
+    moments = {name: datetime.fromtimestamp(time, UTC) for name, time in times.items()}
+    return [device_id for (device_id,) in connection.execute(_SILENT, moments)]
+
+
+def read_fleet(connection: psycopg.Connection) -> Fleet:
+    """The fleet as the database has it."""
+    with connection.cursor(row_factory=class_row(Fleet)) as cursor:
+        fleet = cursor.execute(_FLEET).fetchone()
+    return fleet or Fleet(0, 0, {})
