@@ -14,7 +14,7 @@ from psycopg import errors
 
 from ingest import pgcopy, rows
 from ingest.batch import Batch, LedgerKey, utc_day
-from ingest.partitions import Partitions, drop_expired, raw_partition, telemetry_partition
+from ingest.partitions import Partitions, day_partition, drop_expired, raw_partition
 from zenthos_core.messages import Status
 
 _EPOCH: Final = date(1970, 1, 1)
@@ -110,7 +110,7 @@ class Writer:
         if not batch.received:
             return Outcome(0, 0, 0)
         hours = set(map(raw_partition, received_at))
-        days = set(map(telemetry_partition, batch.telemetry_days))
+        days = {day_partition("telemetry_hot", day) for day in batch.telemetry_days}
         if self._partitions.ensure(self._connection, hours | days):  # at least once an hour
             # A reading of one day may arrive until the hot window has passed the day's end.
             today = utc_day(max(received_at))

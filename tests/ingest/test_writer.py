@@ -243,22 +243,6 @@ def test_a_new_partition_waits_for_no_reader(
     assert one(database, "SELECT count(*) FROM raw_messages") == (1,)
 
 
-def test_days_past_the_hot_window_are_dropped(
-    database: psycopg.Connection, ops_url: str, write: Write
-) -> None:
-    late = NOW - HOT_DAYS * DAY_S + 60
-    write(publish(telemetry(timestamp=late)))
-    write(publish(telemetry(timestamp=NOW)))
-    with psycopg.connect(ops_url) as reader:
-        reader.execute("SELECT count(*) FROM telemetry_hot")
-        write(publish(telemetry(timestamp=NOW), received_at=NOW + 2 * DAY_S))
-        assert one(database, "SELECT count(*) FROM telemetry_hot") == (3,)
-    write(publish(telemetry(timestamp=NOW), received_at=NOW + 2 * DAY_S + 3_600))
-    assert one(database, "SELECT count(*), min(time) FROM telemetry_hot") == (
-        *(3, datetime.fromtimestamp(NOW, UTC)),
-    )
-
-
 def test_two_workers_make_the_same_partitions(
     database: psycopg.Connection, ops_url: str, registry: Registry
 ) -> None:
