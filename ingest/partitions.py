@@ -33,11 +33,12 @@ _MAKE_LOCK: Final = 0x7A656E74686F73
 _DROP_LOCK: Final = _MAKE_LOCK + 1
 _LOCK_TIMEOUT: Final = "1s"
 
-_MISSING: Final = """
-SELECT relkind = 'p' AND NOT EXISTS (
-  SELECT FROM pg_inherits
-  WHERE inhparent = t.oid AND inhrelid = to_regclass(%(name)s) AND NOT inhdetachpending)
-FROM pg_class t WHERE t.oid = %(table)s::regclass
+# Whether the table is partitioned here, and its partition: NULL none, false there, true not quite
+# detached yet.
+_FIND: Final = """
+SELECT t.relkind = 'p', i.inhdetachpending FROM pg_class t
+LEFT JOIN pg_inherits i ON i.inhparent = t.oid AND i.inhrelid = to_regclass(%(name)s)
+WHERE t.oid = %(table)s::regclass
 """
 _IS_NATIVE: Final = "SELECT relkind = 'p' FROM pg_class WHERE oid = %s::regclass"
 # One whose detaching was cut short comes first: a table may have only one such. One that was
@@ -92,8 +93,7 @@ class Partitions:
         with connection.transaction():
             connection.execute("SELECT pg_advisory_xact_lock(%s)", [_MAKE_LOCK])
             for partition in sorted(missing):
-                if _is_missing(connection, partition):
-                    _create(connection, partition)
+                _make(connection, partition)
         self._known |= missing
         return True
 
@@ -160,34 +160,33 @@ def _drop(connection: psycopg.Connection, table: str, oldest_day: int) -> Iterat
 
 def _detach(connection: psycopg.Connection, table: str, name: str, detaching: bool | None) -> None:
     """Detach a partition, or end what was begun; nothing to do where `detaching` is None."""
-    if detaching is None:
-        return
-    connection.execute(
-        sql.SQL("ALTER TABLE {} DETACH PARTITION {} {}").format(
-            sql.Identifier(table),
-            sql.Identifier(name),
-            sql.SQL("FINALIZE" if detaching else "CONCURRENTLY"),
+    if detaching is not None:
+        connection.execute(
+            sql.SQL("ALTER TABLE {} DETACH PARTITION {} {}").format(
+                sql.Identifier(table),
+                sql.Identifier(name),
+                sql.SQL("FINALIZE" if detaching else "CONCURRENTLY"),
+            )
         )
-    )
 
 
-def _is_missing(connection: psycopg.Connection, partition: Partition) -> bool:
-    """Whether there is none; a hypertable lacks none."""
-    row = connection.execute(
-        _MISSING, {"table": partition.table, "name": partition.name}
-    ).fetchone()
-    return bool(row and row[0])
+def _make(connection: psycopg.Connection, partition: Partition) -> None:
+    """Make a partition where it is missing; a hypertable lacks none.
 
-
-def _create(connection: psycopg.Connection, partition: Partition) -> None:
+    One that was detached is attached again with what it holds: the hot window was made longer
+    before it was dropped.
+    """
     table, name = sql.Identifier(partition.table), sql.Identifier(partition.name)
+    found = connection.execute(_FIND, {"table": partition.table, "name": partition.name}).fetchone()
+    native, detaching = found or (False, None)
+    if not native or detaching is False:
+        return
+    _detach(connection, partition.table, partition.name, detaching)
     start, end = sql.Literal(partition.start), sql.Literal(partition.start + partition.length)
-    # Dropping it may have been cut short, and the hot window made longer since.
-    connection.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(name))
     connection.execute(
-        sql.SQL("CREATE TABLE {} (LIKE {} INCLUDING DEFAULTS INCLUDING CONSTRAINTS)").format(
-            name, table
-        )
+        sql.SQL(
+            "CREATE TABLE IF NOT EXISTS {} (LIKE {} INCLUDING DEFAULTS INCLUDING CONSTRAINTS)"
+        ).format(name, table)
     )
     connection.execute(
         sql.SQL("ALTER TABLE {} ATTACH PARTITION {} FOR VALUES FROM ({}) TO ({})").format(

@@ -129,7 +129,9 @@ def test_what_a_crash_left_detached_is_dropped(session: Connect) -> None:
 
 
 @pytest.mark.parametrize("cut_short", [False, True])
-def test_a_day_that_was_detached_can_be_made_anew(session: Connect, cut_short: bool) -> None:
+def test_a_day_that_was_detached_is_attached_again_with_its_rows(
+    session: Connect, cut_short: bool
+) -> None:
     """The hot window was made longer before it was dropped."""
     ingest, reader = session(), session()
     fill(ingest, OLDEST - 1)
@@ -145,7 +147,20 @@ def test_a_day_that_was_detached_can_be_made_anew(session: Connect, cut_short: b
         ingest.execute(detach)
     assert days(ingest, "telemetry_hot") == []
     fill(ingest, OLDEST - 1)
-    assert days(ingest, "telemetry_hot") == [OLDEST - 1]
+    assert days(ingest, "telemetry_hot") == [OLDEST - 1] * 2
+
+
+def test_an_hour_of_the_outbox_that_someone_detached_loses_nothing(session: Connect) -> None:
+    ingest, hour = session(), raw_partition(OLDEST * 86_400)
+    Partitions().ensure(ingest, {hour})
+    ingest.execute(
+        "INSERT INTO raw_messages (message_type, topic, payload, received_at, qos)"
+        " VALUES ('telemetry', 't', '{}', %s, 1)",
+        [hour.start],
+    )
+    ingest.execute(f"ALTER TABLE raw_messages DETACH PARTITION {hour.name}")
+    Partitions().ensure(ingest, {hour})
+    assert ingest.execute("SELECT count(*) FROM raw_messages").fetchone() == (1,)
 
 
 def test_one_worker_drops_at_a_time(session: Connect) -> None:
