@@ -13,7 +13,7 @@ import psycopg
 
 from ingest.batch import utc_day
 from ingest.metrics import IngestMetrics
-from ingest.partitions import drop_expired
+from ingest.partitions import drop_expired, forget_cold
 from ingest.presence import mark_silent, read_fleet
 
 logger = logging.getLogger(__name__)
@@ -80,5 +80,7 @@ class Housekeeping:
         self._metrics.fleet = read_fleet(connection)
         if time.monotonic() >= self._expire_at:
             # A reading of one day may arrive until the hot window has passed the day's end.
-            drop_expired(connection, utc_day(now) - self._hot_days - 1)
+            oldest_day = utc_day(now) - self._hot_days - 1
+            drop_expired(connection, oldest_day)
+            forget_cold(connection, oldest_day)
             self._expire_at = time.monotonic() + EXPIRY_EVERY_S

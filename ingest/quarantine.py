@@ -27,8 +27,8 @@ class Quarantined(msgspec.Struct, frozen=True, dict=True):
 
     @cached_property
     def fingerprint(self) -> bytes:
-        """What is the same for the same message: SHA-256 of reason, topic and payload."""
-        head = f"{self.reason}\n{self.topic}\n".encode()
+        """What is the same for the same message, and for no other."""
+        head = hashlib.sha256(f"{self.reason}\n{self.topic}".encode()).digest()
         return hashlib.sha256(head + self.publish.payload).digest()
 
     def again(self, publish: Publish) -> "Quarantined":

@@ -2,6 +2,7 @@
 
 import os
 import secrets
+import shutil
 import signal
 import socket
 import subprocess
@@ -9,11 +10,16 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import psycopg
+
 from zenthos_cli.stack import mosquitto as broker
 from zenthos_cli.stack import postgres
+from zenthos_cli.stack.launch import server_command
 from zenthos_core.broker_accounts import set_account
+from zenthos_core.errors import ConfigurationError
 
 START_TIMEOUT_S = 30.0
+TIMESCALEDB = Path(__file__).with_name("timescaledb")
 
 
 def find_free_port() -> int:
@@ -123,6 +129,54 @@ class PostgresServer(ServerProcess):
     def url(self, database: str = "postgres") -> str:
         """libpq URL of one database."""
         return self.cluster.url(database)
+
+
+class TimescaleServer(ServerProcess):
+    """TimescaleDB on WebAssembly: in memory, one session, created in its only database."""
+
+    def __init__(self, folder: Path, installed: Path) -> None:
+        self.port = find_free_port()
+        argv = ["node", str(TIMESCALEDB / "server.mjs"), str(installed), str(self.port)]
+        super().__init__(
+            server_command(argv, death_signal=signal.SIGTERM),
+            folder / "timescaledb.log",
+            ready=self.accepts_connections,
+            stop_signal=signal.SIGTERM,
+        )
+
+    def url(self) -> str:
+        """libpq URL; whatever the password."""
+        return f"postgresql://postgres:none@127.0.0.1:{self.port}/postgres?sslmode=disable"
+
+    def accepts_connections(self) -> bool:
+        """Whether it can be used now."""
+        try:
+            psycopg.connect(self.url(), connect_timeout=2).close()
+        except psycopg.OperationalError:
+            return False
+        return True
+
+
+def install_timescaledb(folder: Path) -> Path:
+    """Install the locked npm package where it is not yet; its install scripts are not run.
+
+    Raises:
+        ConfigurationError: where Node or the package cannot be had.
+    """
+    lock = TIMESCALEDB / "package-lock.json"
+    if not (shutil.which("node") and shutil.which("npm")):
+        raise ConfigurationError("TimescaleDB's tests need node and npm: install nodejs and npm")
+    done = folder / "node_modules/.package-lock.json"
+    if done.exists() and (folder / lock.name).read_bytes() == lock.read_bytes():
+        return folder
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in ("package.json", lock.name):
+        shutil.copy(TIMESCALEDB / name, folder)
+    argv = ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
+    npm = subprocess.run(argv, cwd=folder, capture_output=True, text=True, check=False)
+    if npm.returncode != 0:
+        raise ConfigurationError(f"TimescaleDB's npm package is missing: {npm.stderr.strip()}")
+    return folder
 
 
 class MosquittoServer(ServerProcess):

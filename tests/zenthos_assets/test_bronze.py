@@ -12,6 +12,7 @@ from zenthos_assets import parquet
 from zenthos_assets.bronze import outbox
 from zenthos_core import lake
 from zenthos_core.errors import ArchiveError
+from zenthos_core.topics import MessageType
 
 DAY = datetime(2026, 11, 19, tzinfo=UTC)
 HOUR = RECEIVED.replace(minute=0)
@@ -140,6 +141,34 @@ def test_an_empty_past_partition_is_dropped(farmyard: Farmyard) -> None:
     farmyard.receive(payloads(1))
     assert farmyard.run("archive", HOUR_KEY).success
     assert farmyard.execute("SELECT to_regclass('raw_messages_2026112005')") == [(None,)]
+
+
+def test_an_hour_is_dropped_though_it_was_archived_before_it_was_past(farmyard: Farmyard) -> None:
+    farmyard.receive(payloads(1))
+    with farmyard.platform.ops() as connection:
+        outbox.archive_part(connection, farmyard.store, "telemetry", HOUR, run_id="r")
+        outbox.drop_empty_partitions(connection, HOUR + timedelta(minutes=65))
+        assert farmyard.execute("SELECT to_regclass('raw_messages_2026112005') IS NULL") == [
+            (False,)
+        ]
+    next_hour = RECEIVED + timedelta(hours=1)
+    farmyard.receive(payloads(1), at=next_hour)
+    assert farmyard.run("archive", f"{next_hour:%Y-%m-%d-%H}:00").success
+    assert farmyard.execute("SELECT to_regclass('raw_messages_2026112005')") == [(None,)]
+
+
+@pytest.mark.parametrize("left", [*MessageType, "unheard-of"])
+def test_a_partition_with_an_unarchived_message_of_any_type_is_kept(
+    farmyard: Farmyard, left: str
+) -> None:
+    for kind in (*MessageType, "unheard-of"):
+        farmyard.receive([b"{}"], message_type=kind)
+    with farmyard.platform.ops() as connection:
+        for kind in {*MessageType, "unheard-of"} - {left}:
+            outbox.archive_part(connection, farmyard.store, kind, HOUR, run_id="r")
+        outbox.drop_empty_partitions(connection, HOUR + timedelta(days=1))
+        assert not outbox.drop_empty_partition(connection, HOUR, HOUR + timedelta(days=1))
+    assert farmyard.execute("SELECT message_type FROM raw_messages") == [(left,)]
 
 
 def test_a_partition_is_kept_while_running_in_use_or_not_empty(farmyard: Farmyard) -> None:

@@ -6,7 +6,7 @@ import dagster as dg
 import psycopg
 
 from zenthos_assets.bronze.checks import READS_BACK, broken_objects, reads_back
-from zenthos_assets.bronze.outbox import Part, archive_hour, drop_empty_partition
+from zenthos_assets.bronze.outbox import Part, archive_hour, drop_empty_partitions
 from zenthos_assets.bronze.transforms import SCHEMA
 from zenthos_assets.partitions import HOURLY, ONE_RUN
 from zenthos_assets.resources import Platform
@@ -69,8 +69,8 @@ def bronze_asset(message_type: MessageType) -> dg.AssetsDefinition:
                     for part in archive_hour(connection, store, table, hour, run_id=run_id):
                         parts.append(part)
                         context.log.info("archived %s rows to %s", part.row_count, part.object_key)
-                    drop_empty_partition(connection, hour, datetime.now(UTC))
                 context.add_asset_metadata(_describe(parts), partition_key=key)
+            drop_empty_partitions(connection, datetime.now(UTC))
             broken = broken_objects(connection, store, table, hours.values())
         return dg.MaterializeResult(check_results=[reads_back(broken)])
 

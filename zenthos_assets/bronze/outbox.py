@@ -39,6 +39,10 @@ ORDER BY id LIMIT %(limit)s"""
 _DELETE: Final = """
 DELETE FROM raw_messages WHERE message_type = %(table)s
 AND received_at >= %(hour)s AND received_at < %(end)s AND id <= %(last_id)s"""
+_PARTITIONS: Final = """
+SELECT c.relname FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+WHERE i.inhparent = 'raw_messages'::regclass AND c.relname ~ '^raw_messages_[0-9]{10}$'
+ORDER BY 1"""
 
 
 @dataclass(frozen=True)
@@ -118,6 +122,18 @@ def verify(store: BlobStore, key: str, row_count: int, digest: str) -> None:
         raise ArchiveError(f"{lake.BRONZE}/{key} does not hold what was written to it")
 
 
+def drop_empty_partitions(connection: psycopg.Connection, now: datetime) -> None:
+    """Drop every past hour's partition in which no message is left, whenever it was archived.
+
+    An hour is archived before it is past for good, and its partition may be in use just then.
+    """
+    names = connection.execute(_PARTITIONS).fetchall()
+    connection.rollback()  # its snapshot ends here
+    for (name,) in names:
+        hour = datetime.strptime(name, "raw_messages_%Y%m%d%H").replace(tzinfo=UTC)
+        drop_empty_partition(connection, hour, now)
+
+
 def drop_empty_partition(connection: psycopg.Connection, hour: datetime, now: datetime) -> bool:
     """Drop a past hour's partition of the outbox if no message is left and nobody holds it.
 
@@ -127,25 +143,27 @@ def drop_empty_partition(connection: psycopg.Connection, hour: datetime, now: da
     name = f"raw_messages_{hour.astimezone(UTC):%Y%m%d%H}"
     if hour + 2 * HOUR > now:
         return False
-    partition = sql.Identifier(name)
     connection.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
     try:
+        with connection.transaction():  # a first look, which lets nobody wait
+            if _has_rows(connection, name):
+                return False
         with connection.transaction():
             connection.execute(f"SET LOCAL lock_timeout = '{DROP_LOCK_TIMEOUT}'")
             connection.execute("LOCK TABLE ONLY raw_messages IN ACCESS EXCLUSIVE MODE")
-            if not _exists(connection, name):
+            if _has_rows(connection, name):
                 return False
-            found = connection.execute(sql.SQL("SELECT 1 FROM {} LIMIT 1").format(partition))
-            if found.fetchone():
-                return False
-            connection.execute(sql.SQL("DROP TABLE {}").format(partition))
+            connection.execute(sql.SQL("DROP TABLE {}").format(sql.Identifier(name)))
     except psycopg.errors.LockNotAvailable:
         return False  # in use: the next run tries again
+    except psycopg.errors.UndefinedTable:
+        return False  # there is none, or another run was faster
     return True
 
 
-def _exists(connection: psycopg.Connection, table: str) -> bool:
-    row = connection.execute("SELECT to_regclass(%s) IS NOT NULL", [table]).fetchone()
+def _has_rows(connection: psycopg.Connection, table: str) -> bool:
+    query = sql.SQL("SELECT EXISTS (SELECT FROM {})").format(sql.Identifier(table))
+    row = connection.execute(query).fetchone()
     return bool(row and row[0])
 
 

@@ -1,6 +1,7 @@
 """Ingest in full: status and log history, rate limit, presence, gaps, spool, forwarders."""
 
 from alembic import op
+from sqlalchemy import text
 
 revision = "0002"
 down_revision = "0001"
@@ -74,7 +75,7 @@ ALTER TABLE quarantine
   ADD COLUMN occurrences bigint NOT NULL DEFAULT 1,
   ADD COLUMN last_received_at timestamptz;
 UPDATE quarantine SET last_received_at = received_at,
-  fingerprint = sha256(convert_to(reason || E'\\n' || topic || E'\\n', 'UTF8') || payload);
+  fingerprint = sha256(sha256(convert_to(reason || E'\\n' || topic, 'UTF8')) || payload);
 WITH kept AS (
   SELECT fingerprint, min(id) AS id, count(*) AS occurrences, max(received_at) AS last_received_at
   FROM quarantine GROUP BY fingerprint
@@ -122,8 +123,31 @@ CREATE TABLE forward_backlog (
 """
 
 
+# Where it has been created, or is loaded and this role may create it.
+HAS_TIMESCALEDB = """
+SELECT EXISTS (SELECT FROM pg_extension WHERE extname = 'timescaledb') OR (
+  EXISTS (SELECT FROM pg_available_extensions WHERE name = 'timescaledb')
+  AND EXISTS (SELECT FROM pg_settings WHERE name = 'shared_preload_libraries'
+    AND position('timescaledb' IN setting) > 0)
+  AND EXISTS (SELECT FROM pg_roles WHERE rolname = current_user AND rolsuper))
+"""
+DAY_TABLES = ("telemetry_hot", "device_status", "device_logs")
+TO_HYPERTABLE = """
+ALTER TABLE {table} RENAME TO {table}_native;
+CREATE TABLE {table} (LIKE {table}_native INCLUDING ALL);
+SELECT create_hypertable(
+  '{table}', by_range('time', INTERVAL '1 day'), create_default_indexes => false);
+INSERT INTO {table} SELECT * FROM {table}_native;
+DROP TABLE {table}_native;
+"""
+
+
 def upgrade() -> None:
     op.execute(UPGRADE)
+    if op.get_bind().scalar(text(HAS_TIMESCALEDB)):
+        op.execute("CREATE EXTENSION IF NOT EXISTS timescaledb")
+        for table in DAY_TABLES:
+            op.execute(TO_HYPERTABLE.format(table=table))
 
 
 def downgrade() -> None:
