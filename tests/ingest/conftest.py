@@ -3,19 +3,29 @@
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from signal import SIGTERM
 
 import psycopg
 import pytest
 
+from ingest.batch import build_batch
+from ingest.decode import Registry
+from ingest.limits import Bucket, RateLimiter
+from ingest.registry import DeviceRegistry
+from ingest.writer import Outcome, Writer
 from tests.conftest import ROOT
 from tests.ingest.devices import PASSWORD
 from tests.ingest.messages import DEVICE, FARM, MODEL
 from tests.servers import MosquittoServer, ServerProcess, find_free_port
+from zenthos_core.database import connect
+from zenthos_core.mqtt import Publish
 
 DEVICES = (DEVICE, "field-02", "field-03")
+HOT_DAYS = 7
+Write = Callable[..., Outcome]
 
 
 UNLIMITED = {
@@ -106,3 +116,25 @@ def ingest(
     process.start()
     yield process
     process.stop()
+
+
+@pytest.fixture
+def registry(database: psycopg.Connection, ops_url: str) -> Registry:
+    devices = DeviceRegistry(partial(connect, ops_url, application="test", autocommit=True))
+    known = devices.refresh()
+    devices.close()
+    return known
+
+
+@pytest.fixture
+def write(ops_url: str, registry: Registry) -> Write:
+    """Store messages in one transaction."""
+    writer = Writer(connect(ops_url, application="test", autocommit=True), "1")
+
+    def write(*messages: Publish, burst: float | None = None) -> Outcome:
+        bucket = burst and Bucket(per_s=1, burst=burst)
+        limiter = RateLimiter(bucket, bucket) if bucket else None
+        batch = build_batch(messages, registry, HOT_DAYS, limiter)
+        return writer.write(batch, {m.received_at for m in messages})
+
+    return write

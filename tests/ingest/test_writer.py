@@ -2,7 +2,6 @@
 
 import threading
 import uuid
-from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import partial
 
@@ -16,7 +15,7 @@ from ingest.registry import DeviceRegistry
 from ingest.retry import Patience
 from ingest.store import Store, Work
 from ingest.writer import Outcome, Writer
-from tests.ingest.conftest import DEVICES, register
+from tests.ingest.conftest import DEVICES, HOT_DAYS, Write, register
 from tests.ingest.messages import (
     DEVICE,
     FARM,
@@ -31,29 +30,6 @@ from tests.ingest.messages import (
 )
 from zenthos_core.database import connect
 from zenthos_core.mqtt import Publish
-
-HOT_DAYS = 7
-Write = Callable[..., Outcome]
-
-
-@pytest.fixture
-def registry(database: psycopg.Connection, ops_url: str) -> Registry:
-    devices = DeviceRegistry(partial(connect, ops_url, application="test", autocommit=True))
-    known = devices.refresh()
-    devices.close()
-    return known
-
-
-@pytest.fixture
-def write(ops_url: str, registry: Registry) -> Write:
-    """Store messages in one transaction."""
-    writer = Writer(connect(ops_url, application="test", autocommit=True), "1")
-
-    def write(*messages: Publish) -> Outcome:
-        batch = build_batch(messages, registry, HOT_DAYS)
-        return writer.write(batch, {m.received_at for m in messages})
-
-    return write
 
 
 def one(database: psycopg.Connection, query: str) -> tuple[object, ...]:
