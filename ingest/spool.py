@@ -77,9 +77,12 @@ def unpack(data: bytes, at: int) -> tuple[Publish, int] | None:
 class Spool:
     """One worker's spool; nobody else may have the folder open."""
 
-    def __init__(self, folder: Path, max_bytes: int) -> None:
+    def __init__(
+        self, folder: Path, max_bytes: int, *, segment_bytes: int = SEGMENT_BYTES
+    ) -> None:
         self._folder = folder
         self._max_bytes = max_bytes
+        self._segment_bytes = segment_bytes
         folder.mkdir(parents=True, exist_ok=True)
         self._lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
         try:
@@ -117,7 +120,7 @@ class Spool:
                 f"the spool holds {self.size_bytes >> 20} MiB: raise ZENTHOS_INGEST_SPOOL_MAX_MB"
             )
         file = self._file
-        if file is None or self._sizes[max(self._sizes)] >= SEGMENT_BYTES:
+        if file is None or self._sizes[max(self._sizes)] >= self._segment_bytes:
             file = self._begin_segment(int(now * 1e3))
         self._write(file, data)
 

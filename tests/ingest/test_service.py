@@ -13,11 +13,15 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import ClassVar
 
+import paho.mqtt.client as paho
 import psycopg
 import pytest
+from paho.mqtt import publish
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
 
 from tests.ingest.conftest import IngestProcess
-from tests.ingest.devices import PublishingDevice
+from tests.ingest.devices import PASSWORD, PublishingDevice
 from tests.ingest.messages import BAD, DEVICE, telemetry, topic
 from tests.servers import MosquittoServer
 
@@ -143,6 +147,83 @@ def test_traces_and_metrics_go_to_the_collector_and_logs_name_the_trace(
     lines = [json.loads(line) for line in ingest.log.read_text().splitlines()]
     (refusal,) = [line for line in lines if "refuses a message" in line["message"]]
     assert bytes.fromhex(refusal["trace_id"]) in traces
+
+
+def test_a_traced_message_has_a_span_in_its_devices_trace(
+    tmp_path: Path, ops_url: str, database: psycopg.Connection, fleet_broker: MosquittoServer
+) -> None:
+    trace_id = "4bf92f3577b34da6a3ce929d0e0e4736"
+    properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
+    properties.UserProperty = ("traceparent", f"00-{trace_id}-00f067aa0ba902b7-01")
+    with ThreadingHTTPServer(("127.0.0.1", 0), Collector) as collector:
+        threading.Thread(target=collector.serve_forever).start()
+        ingest = IngestProcess(
+            tmp_path,
+            ops_url,
+            fleet_broker,
+            OTEL_EXPORTER_OTLP_ENDPOINT=f"http://127.0.0.1:{collector.server_port}",
+        )
+        ingest.start()
+        publish.single(
+            topic().decode(),
+            telemetry(timestamp=time.time()),
+            qos=1,
+            hostname=fleet_broker.host,
+            port=fleet_broker.port,
+            auth={"username": DEVICE, "password": PASSWORD},
+            protocol=paho.MQTTv5,
+            properties=properties,
+        )
+        await_counted(database, 1)
+        ingest.stop()
+        collector.shutdown()
+    traces = Collector.received["/v1/traces"]
+    assert bytes.fromhex(trace_id) in traces
+    assert b"middleware.handle" in traces
+
+
+def test_a_device_over_its_limit_is_kept_out_of_the_hot_tables(
+    tmp_path: Path, ops_url: str, database: psycopg.Connection, fleet_broker: MosquittoServer
+) -> None:
+    ingest = IngestProcess(
+        tmp_path,
+        ops_url,
+        fleet_broker,
+        ZENTHOS_INGEST_RATE_PER_S="0.001",
+        ZENTHOS_INGEST_BURST="20",
+    )
+    ingest.start()
+    with (
+        PublishingDevice(fleet_broker, DEVICE) as flood,
+        PublishingDevice(fleet_broker, "field-02") as other,
+    ):
+        for _ in range(100):
+            flood.publish(topic(), telemetry(timestamp=time.time()))
+        other.publish(
+            topic(device_id="field-02"), telemetry(device_id="field-02", timestamp=time.time())
+        )
+        flood.flush()
+        other.flush()
+        await_counted(database, 101)
+    counts = "SELECT device_id, stored, rate_limited FROM ledger ORDER BY 1"
+    assert database.execute(counts).fetchall() == [(DEVICE, 20, 80), ("field-02", 1, 0)]
+    assert database.execute("SELECT count(*) FROM telemetry_hot").fetchone() == (21,)
+    assert database.execute("SELECT count(*) FROM raw_messages").fetchone() == (101,)
+    wait_until(lambda: 'outcome="rate_limited"' in ingest.get("/metrics")[1])
+    ingest.stop()
+
+
+def test_one_worker_counts_the_fleet(
+    database: psycopg.Connection, fleet_broker: MosquittoServer, ingest: IngestProcess
+) -> None:
+    with PublishingDevice(fleet_broker, DEVICE) as device:
+        device.publish(topic(), telemetry(timestamp=time.time()))
+        device.flush()
+        await_counted(database, 1)
+    wait_until(lambda: "zenthos_devices_online_count{" in ingest.get("/metrics")[1])
+    page = ingest.get("/metrics")[1]
+    assert re.search(r"zenthos_devices_online_count{[^}]*} 1\.0", page)
+    assert re.search(r'zenthos_ledger_messages_today{[^}]*outcome="stored"[^}]*} 1\.0', page)
 
 
 def test_health_pages(ingest: IngestProcess) -> None:
