@@ -11,6 +11,7 @@ import psycopg
 
 from bench import database
 from bench.process import BenchError
+from bench.publisher import SLOWEST_PER_S
 from bench.servers import INGEST_USER, Servers, end_session
 from zenthos_cli.stack.postgres import program
 
@@ -66,7 +67,7 @@ class CopyPeer:
         self, sink: "subprocess.Popen[bytes]", connection: psycopg.Connection
     ) -> float:
         """The moment (perf_counter) at which all was committed; BenchError where less was."""
-        code = sink.wait(database.STALL_S + self._messages / 500)
+        code = sink.wait(database.STALL_S + self._messages / SLOWEST_PER_S)
         committed = time.perf_counter()
         rows = database.number(connection, _ROWS)
         if code or rows != self._messages:

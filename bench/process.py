@@ -107,13 +107,13 @@ def _status_mib(pid: int, name: str) -> float:
     return round(int(fields[name].split()[0]) / 1024, 1)
 
 
-def await_idle(*pids: int, for_s: float = 1.0, timeout_s: float = 600.0) -> None:
-    """Wait until these processes together do next to nothing for so long."""
+def await_idle(pid: int, *, for_s: float = 2.0, timeout_s: float = 600.0) -> None:
+    """Wait until a process does next to nothing for so long."""
     deadline = time.monotonic() + timeout_s
     used_s = for_s
     while used_s > IDLE_SHARE * for_s:
         if time.monotonic() > deadline:
-            raise BenchError(f"ingest and broker did not come to rest within {timeout_s:.0f} s")
-        before = sum(map(cpu_s, pids))
+            raise BenchError(f"process {pid} did not come to rest within {timeout_s:.0f} s")
+        before = cpu_s(pid)
         time.sleep(for_s)
-        used_s = sum(map(cpu_s, pids)) - before
+        used_s = cpu_s(pid) - before

@@ -33,6 +33,7 @@ AHEAD: Final = 1_000_000
 IN_FLIGHT: Final = 20_000
 CHUNK: Final = 250
 SILENCE_S: Final = 60.0
+SLOWEST_PER_S: Final = 500
 
 
 def encode_chunks(messages: int, seed: int, which: int) -> Iterator[tuple[bytes, int]]:
@@ -117,7 +118,13 @@ def publishers(
 
         yield start
         for helper in running:
-            helper.finish()
+            helper.finish(SILENCE_S + messages / SLOWEST_PER_S)
+
+
+def publish_all(port: int, messages: int, seed: int) -> None:
+    """Publish right away, with the present time in each message."""
+    with publishers(port, messages, seed, ahead=0) as start:
+        start()
 
 
 def main() -> None:
