@@ -3,7 +3,7 @@
 import shlex
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
@@ -18,6 +18,7 @@ from zenthos_cli.stack.postgres import program
 TABLE: Final = "peer_lines"
 SESSION: Final = "bench-peer"
 _CREATE: Final = "CREATE TABLE peer_lines (line text NOT NULL)"
+_PROGRESS: Final = "SELECT coalesce(max(tuples_processed), 0) FROM pg_stat_progress_copy"
 _ROWS: Final = "SELECT count(*) FROM peer_lines"
 
 
@@ -64,16 +65,25 @@ class CopyPeer:
             sink.wait(database.STALL_S)
 
     def await_commit(
-        self, sink: "subprocess.Popen[bytes]", connection: psycopg.Connection
+        self,
+        sink: "subprocess.Popen[bytes]",
+        connection: psycopg.Connection,
+        *,
+        watch: Callable[[int], None] = lambda _: None,
     ) -> float:
-        """The moment (perf_counter) at which all was committed; BenchError where less was."""
-        code = sink.wait(database.STALL_S + self._messages / SLOWEST_PER_S)
+        """The moment (perf_counter) at which all was committed; `watch` hears how far it is.
+
+        Raises:
+            BenchError: the peer failed, or stored less, or takes too long.
+        """
+        deadline = time.monotonic() + database.STALL_S + self._messages / SLOWEST_PER_S
+        while sink.poll() is None and time.monotonic() < deadline:
+            time.sleep(database.POLL_S)
+            watch(database.number(connection, _PROGRESS))
         committed = time.perf_counter()
         rows = database.number(connection, _ROWS)
-        if code or rows != self._messages:
-            raise BenchError(
-                f"the peer stored {rows} of {self._messages} messages (exit code {code})"
-            )
+        if sink.poll() != 0 or rows != self._messages:
+            raise BenchError(f"the peer stored {rows} of {self._messages} messages")
         return committed
 
 

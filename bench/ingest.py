@@ -125,15 +125,16 @@ def _run_ingest(
     memory: list[float] = []
     with (
         running_ingest(servers, environment) as ingest,
-        publishers(servers.broker.port, messages, seed) as start,
+        publishers(servers.broker.port, messages, seed) as fleet,
     ):
 
         def watch(counted: int) -> None:
+            fleet.stored(counted)
             while counted * QUARTERS >= (len(memory) + 1) * messages:
                 memory.append(rss_mib(ingest.pid))
 
         cpu_before = cpu_s(ingest.pid)
-        started = start()
+        started = fleet.start()
         database.await_count(connection, database.COUNTED, messages, watch=watch)
         seconds = time.perf_counter() - started
         used_s = cpu_s(ingest.pid) - cpu_before
@@ -165,11 +166,11 @@ def _run_peer(servers: Servers, connection: psycopg.Connection, messages: int, s
     database.prepare(connection, DEVICES, copy_peer.TABLE)
     with (
         copy_peer.subscribed(servers, messages) as peer,
-        publishers(servers.broker.port, messages, seed) as start,
+        publishers(servers.broker.port, messages, seed) as fleet,
         peer.running() as sink,
     ):
-        started = start()
-        return peer.await_commit(sink, connection) - started
+        started = fleet.start()
+        return peer.await_commit(sink, connection, watch=fleet.stored) - started
 
 
 def _summarise(messages: int, commit_delay_us: int, rounds: list[Round]) -> IngestResult:

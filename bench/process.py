@@ -24,7 +24,7 @@ class BenchError(ZenthosError):
 
 
 class Helper:
-    """`python -m MODULE ARGUMENTS`: says that it is ready, starts or ends once it is released."""
+    """`python -m MODULE ARGUMENTS`: says that it is ready, then follows its standard input."""
 
     def __init__(self, module: str, arguments: tuple[object, ...]) -> None:
         self._module = module
@@ -38,18 +38,24 @@ class Helper:
         assert self._process.stdout is not None  # noqa: S101
         self._input, self._output = self._process.stdin, self._process.stdout
 
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
+
     def await_ready(self) -> None:
         """Wait for its first line."""
         if self._output.readline().strip() != READY:
             raise BenchError(f"{self._module} did not start; its error is above")
 
-    def release(self) -> None:
-        """Close its standard input."""
-        self._input.close()
+    def tell(self, line: object) -> None:
+        """Write a line to its standard input."""
+        self._input.write(f"{line}\n")
+        self._input.flush()
 
     def finish(self, timeout_s: float = END_S) -> str:
-        """What it has written when it ends by itself."""
-        self.release()
+        """What it has written when it ends by itself; the end of its input tells it to."""
+        self._input.close()
         try:
             code = self._process.wait(timeout_s)  # a helper writes less than a pipe holds
         except subprocess.TimeoutExpired:
@@ -79,10 +85,16 @@ def helpers(module: str, *calls: tuple[object, ...]) -> Iterator[list[Helper]]:
             helper.kill()
 
 
-def wait_for_release() -> None:
-    """In a helper: say that it is ready, and return once the bench lets it loose."""
+def report_ready() -> Iterator[str]:
+    """In a helper: say that it is ready; gives what the bench then tells it."""
     print(READY, flush=True)
-    sys.stdin.read()
+    return iter(sys.stdin.readline, "")
+
+
+def wait_for_release() -> None:
+    """In a helper: say that it is ready, and return once its standard input ends."""
+    for _ in report_ready():
+        pass
 
 
 def cpu_s(pid: int) -> float:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from bench.messages import PASSWORD, USERNAME
+from bench.process import BenchError
 from zenthos_cli.stack import mosquitto as broker
 from zenthos_cli.stack import postgres
 from zenthos_cli.stack.probes import http_ok
@@ -29,6 +30,9 @@ MOSQUITTO: Final = Path(".zenthos/mosquitto")
 
 START_S: Final = 30.0
 STOP_S: Final = 120.0
+LOG_TAIL: Final = 2_000
+"""Characters that an error shows."""
+
 INGEST_USER: Final = "svc-ingest"
 INGEST_SESSION: Final = "zenthos-ingest-1"
 DATABASE: Final = "zenthos_ops"
@@ -49,6 +53,7 @@ class Server:
 
     def __init__(
         self,
+        name: str,
         command: list[str],
         folder: Path,
         *,
@@ -58,7 +63,7 @@ class Server:
     ) -> None:
         self._command = command
         self._folder = folder
-        self._log = folder / "servers.log"
+        self._log = folder / f"{name}.log"
         self._is_ready = is_ready
         self._stop_signal = stop_signal
         self._environment = environment
@@ -85,9 +90,12 @@ class Server:
         deadline = time.monotonic() + START_S
         while not self._is_ready():
             if self._process.poll() is not None or time.monotonic() > deadline:
-                text = self._log.read_text()[-2000:]
-                raise ConfigurationError(f"{self._command!r} did not start:\n{text}")
+                raise ConfigurationError(f"{self._command!r} did not start:\n{self.log_tail()}")
             time.sleep(0.01)
+
+    def log_tail(self) -> str:
+        """How its log ends."""
+        return self._log.read_text(errors="replace")[-LOG_TAIL:]
 
     def stop(self) -> None:
         """Stop it in good order, if it runs."""
@@ -125,6 +133,7 @@ def running_servers(
         cluster = postgres.PostgresCluster(folder / "postgres", free_port(), secrets.token_hex(8))
         cluster.initialise()
         database = Server(
+            "postgres",
             cluster.command(postgres_settings),
             folder,
             is_ready=cluster.accepts_connections,
@@ -136,6 +145,7 @@ def running_servers(
         migrate(cluster.url(DATABASE), Database.OPS)
         configuration, password = _configure_broker(programs, folder / "mosquitto")
         mosquitto = Server(
+            "mosquitto",
             configuration.command(),
             folder,
             is_ready=configuration.accepts_connections,
@@ -172,6 +182,7 @@ def running_ingest(
         "ZENTHOS_INGEST_METRICS_PORT": str(port),
     }
     ingest = Server(
+        "ingest",
         [sys.executable, "-m", "ingest"],
         servers.folder,
         is_ready=http_ok(f"http://{broker.HOST}:{port}/health/ready"),
@@ -181,6 +192,8 @@ def running_ingest(
     try:
         ingest.start()
         yield ingest
+    except BenchError as error:
+        raise BenchError(f"{error}; the log of ingest ends with:\n{ingest.log_tail()}") from None
     finally:
         ingest.stop()
         end_session(servers, INGEST_SESSION)
