@@ -5,60 +5,26 @@ into the same Postgres, in turn, on this machine with everything on it. The peer
 into a bare table; ingest parses, checks, de-duplicates, keeps device state, outbox and ledger.
 """
 
-import os
-import shlex
-import socket
 import statistics
-import subprocess
-import sys
 import time
-import urllib.error
-import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
-from typing import IO, Final, LiteralString
+from typing import Final
 
 import psycopg
 from rich.console import Console
 from rich.progress import Progress
 
-from bench import publisher
-from bench.publisher import DEVICES, MODEL
-from bench.servers import INGEST_USER, Servers, free_port, running_servers, wait_until
-from zenthos_cli.stack.postgres import program
-from zenthos_core import mqtt
-from zenthos_core.errors import ZenthosError
+from bench import copy_peer, database
+from bench.messages import HOST
+from bench.process import BenchError, cpu_s, helpers, peak_rss_mib, rss_mib
+from bench.publisher import DEVICES, published_ids, publishers
+from bench.servers import MOSQUITTO, Servers, free_port, running_ingest, running_servers
+from zenthos_core.observability import OTLP_ENDPOINT
 
-PUBLISHERS: Final = 2
-MOSQUITTO: Final = Path(".zenthos/mosquitto")
-STALL_S: Final = 60.0
-POLL_S: Final = 0.02
-_TICKS_PER_S: Final = os.sysconf("SC_CLK_TCK")
-
-_PREPARE: Final = f"""
-CREATE TABLE peer_lines (line text NOT NULL);
-INSERT INTO farms (name) VALUES ('bench');
-INSERT INTO devices (id, farm_id, device_model, device_type)
-SELECT 'bench-' || lpad(i::text, 4, '0'), farms.id, '{MODEL}', 'soil'
-FROM farms, generate_series(0, {DEVICES - 1}) i;
-"""
-_EMPTY: Final = """
-TRUNCATE telemetry_hot, raw_messages, ledger, quarantine, peer_lines;
-CHECKPOINT;
-"""
-_COUNTED: Final = "SELECT coalesce(sum(stored + duplicate + quarantined), 0)::int8 FROM ledger"
-_LOST: Final = """
-SELECT count(*) FROM unnest(%s::uuid[]) AS published (id)
-WHERE NOT EXISTS (SELECT FROM telemetry_hot t WHERE t.message_id = published.id)
-"""
-_DUPLICATED: Final = "SELECT count(*) - count(DISTINCT message_id) FROM telemetry_hot"
-
-
-class BenchError(ZenthosError):
-    """A benchmark could not be carried through."""
+QUARTERS: Final = 4
 
 
 @dataclass(frozen=True)
@@ -70,243 +36,172 @@ class IngestRun:
     duplicated: int
     cpu_s: float
     peak_rss_mib: float
+    rss_mib: list[float]
 
 
 @dataclass(frozen=True)
-class Result:
-    """Medians over the runs; lost and duplicated are sums. Printed as one line of JSON."""
+class Round:
+    """Ingest, ingest with traces where their cost is asked for, and the peer, one after another."""
+
+    ours: IngestRun
+    traced: IngestRun | None
+    peer_s: float
+
+
+@dataclass(frozen=True)
+class IngestResult:
+    """Medians over the runs; lost and duplicated are sums, memory is the worst run's."""
 
     messages: int
     seconds: float
     msg_per_s: int
     peer_msg_per_s: int
     ratio: float
+    ratio_min: float
+    ratio_max: float
     lost: int
     duplicated: int
     cpu_us_per_message: float
     peak_rss_mib: float
+    rss_mib: list[float]
+    """After each quarter of the messages."""
+    trace_cost_percent: float | None
+    """By how much longer a run with traces takes than the one beside it."""
+    trace_cpu_percent: float | None
+    """By how much more CPU time it takes."""
+    commit_delay_us: int
     runs: int
     devices: int
     peer: str
 
 
 def run_ingest_bench(
-    messages: int = 200_000, *, runs: int = 3, mosquitto: Path = MOSQUITTO
-) -> Result:
+    messages: int = 200_000,
+    *,
+    runs: int = 3,
+    commit_delay_us: int = 0,
+    trace_cost: bool = False,
+    mosquitto: Path = MOSQUITTO,
+) -> IngestResult:
     """Measure ingest and its peer in turn, `runs` times each.
 
     Raises:
         ConfigurationError: a server is missing or does not start.
         BenchError: a run got stuck.
     """
-    ours: list[IngestRun] = []
-    peers: list[float] = []
-    with Progress(console=Console(stderr=True)) as progress:
-        task = progress.add_task("starting Postgres and Mosquitto", total=2 * runs)
-        with running_servers(mosquitto) as servers, _connect(servers) as connection:
-            connection.execute(_PREPARE)
-            for number in range(runs):
-                progress.update(task, description=f"ingest, run {number + 1} of {runs}")
-                ours.append(_run_ingest(servers, connection, messages, seed=number))
-                progress.advance(task)
-                progress.update(task, description=f"peer, run {number + 1} of {runs}")
-                peers.append(_run_peer(servers, connection, messages, seed=number))
-                progress.advance(task)
-    return _summarise(messages, ours, peers)
+    rounds: list[Round] = []
+    delay = {"commit_delay": str(commit_delay_us), "commit_siblings": "0"}
+    with (
+        Progress(console=Console(stderr=True)) as progress,
+        running_servers(mosquitto, delay) as servers,
+        database.connect(servers.database_url) as connection,
+    ):
+        copy_peer.create_table(connection)
+        for number in progress.track(range(runs), description="ingest and peer in turn"):
+            rounds.append(_run_round(servers, connection, messages, number, trace_cost))
+    return _summarise(messages, commit_delay_us, rounds)
 
 
-def _summarise(messages: int, ours: list[IngestRun], peers: list[float]) -> Result:
-    seconds, peer_seconds = statistics.median(r.seconds for r in ours), statistics.median(peers)
-    return Result(
-        messages=messages,
-        seconds=round(seconds, 3),
-        msg_per_s=round(messages / seconds),
-        peer_msg_per_s=round(messages / peer_seconds),
-        ratio=round(peer_seconds / seconds, 3),
-        lost=sum(r.lost for r in ours),
-        duplicated=sum(r.duplicated for r in ours),
-        cpu_us_per_message=round(1e6 * statistics.median(r.cpu_s for r in ours) / messages, 1),
-        peak_rss_mib=round(max(r.peak_rss_mib for r in ours), 1),
-        runs=len(ours),
-        devices=DEVICES,
-        peer=" | ".join(map(shlex.join, _peer_commands("HOST", "PORT", "PASSWORD", messages))),
-    )
-
-
-def _connect(servers: Servers) -> psycopg.Connection:
-    return psycopg.connect(servers.database_url, autocommit=True)
+def _run_round(
+    servers: Servers, connection: psycopg.Connection, messages: int, number: int, trace_cost: bool
+) -> Round:
+    traced = None
+    if trace_cost and number % 2:  # once after, once before: what drifts counts for neither
+        traced = _run_traced(servers, connection, messages, number)
+    ours = _run_ingest(servers, connection, messages, number)
+    if trace_cost and traced is None:
+        traced = _run_traced(servers, connection, messages, number)
+    return Round(ours, traced, _run_peer(servers, connection, messages, number))
 
 
 def _run_ingest(
+    servers: Servers,
+    connection: psycopg.Connection,
+    messages: int,
+    seed: int,
+    environment: dict[str, str] | None = None,
+) -> IngestRun:
+    database.prepare(connection, DEVICES, copy_peer.TABLE)
+    memory: list[float] = []
+    with (
+        running_ingest(servers, environment) as ingest,
+        publishers(servers.broker.port, messages, seed) as fleet,
+    ):
+
+        def watch(counted: int) -> None:
+            fleet.stored(counted)
+            while counted * QUARTERS >= (len(memory) + 1) * messages:
+                memory.append(rss_mib(ingest.pid))
+
+        cpu_before = cpu_s(ingest.pid)
+        started = fleet.start()
+        database.await_count(connection, database.COUNTED, messages, watch=watch)
+        seconds = time.perf_counter() - started
+        used_s = cpu_s(ingest.pid) - cpu_before
+        peak = peak_rss_mib(ingest.pid)
+    lost, duplicated = database.lost_and_duplicated(connection, published_ids(messages, seed))
+    return IngestRun(seconds, lost, duplicated, used_s, peak, memory[:QUARTERS])
+
+
+def _run_traced(
     servers: Servers, connection: psycopg.Connection, messages: int, seed: int
 ) -> IngestRun:
-    connection.execute(_EMPTY)
-    with _ingest(servers) as process, _publishers(servers, messages, seed) as start:
-        cpu_before = _cpu_s(process.pid)
-        started = start()
-        _await_ledger(connection, messages)
-        seconds = time.perf_counter() - started
-        cpu_s = _cpu_s(process.pid) - cpu_before
-        peak = _peak_rss_mib(process.pid)
-    _end_session(servers)
-    published = [
-        message_id
-        for first, count in _shares(messages)
-        for message_id in publisher.message_ids(seed, first, count)
-    ]
-    lost = _number(connection, _LOST, published)
-    return IngestRun(seconds, lost, _number(connection, _DUPLICATED), cpu_s, peak)
+    """Ingest as it exports traces and metrics to a collector."""
+    with _collector() as endpoint:
+        return _run_ingest(servers, connection, messages, seed, {OTLP_ENDPOINT: endpoint})
+
+
+@contextmanager
+def _collector() -> Iterator[str]:
+    """A collector's address; BenchError where nothing was sent to it."""
+    port = free_port()
+    with helpers("bench.otlp_sink", (port,)) as [sink]:
+        yield f"http://{HOST}:{port}"
+        if not int(sink.finish()):
+            raise BenchError("ingest exported no traces: their cost was not measured")
 
 
 def _run_peer(servers: Servers, connection: psycopg.Connection, messages: int, seed: int) -> float:
-    """Seconds from the first publish until `mosquitto_sub | psql COPY` has committed all rows."""
-    connection.execute(_EMPTY)
-    mosquitto, environment = servers.broker.mosquitto, servers.broker.environment()
-    subscribe, copy = _peer_commands(
-        "127.0.0.1", str(servers.broker.port), servers.ingest_password, messages
+    """Seconds from the first publish until the peer has committed all rows."""
+    database.prepare(connection, DEVICES, copy_peer.TABLE)
+    with (
+        copy_peer.subscribed(servers, messages) as peer,
+        publishers(servers.broker.port, messages, seed) as fleet,
+        peer.running() as sink,
+    ):
+        started = fleet.start()
+        return peer.await_commit(sink, connection, watch=fleet.stored) - started
+
+
+def _summarise(messages: int, commit_delay_us: int, rounds: list[Round]) -> IngestResult:
+    ours, peers = [r.ours for r in rounds], [r.peer_s for r in rounds]
+    traced = [r.traced for r in rounds if r.traced]
+    seconds, peer_s = statistics.median(run.seconds for run in ours), statistics.median(peers)
+    ratios = [r.peer_s / r.ours.seconds for r in rounds]
+    return IngestResult(
+        messages=messages,
+        seconds=round(seconds, 3),
+        msg_per_s=round(messages / seconds),
+        peer_msg_per_s=round(messages / peer_s),
+        ratio=round(peer_s / seconds, 3),
+        ratio_min=round(min(ratios), 3),
+        ratio_max=round(max(ratios), 3),
+        lost=sum(run.lost for run in [*ours, *traced]),
+        duplicated=sum(run.duplicated for run in [*ours, *traced]),
+        cpu_us_per_message=round(1e6 * statistics.median(r.cpu_s for r in ours) / messages, 1),
+        peak_rss_mib=max(run.peak_rss_mib for run in ours),
+        rss_mib=[max(each) for each in zip(*(run.rss_mib for run in ours), strict=True)],
+        trace_cost_percent=_more([(r.traced.seconds, r.ours.seconds) for r in rounds if r.traced]),
+        trace_cpu_percent=_more([(r.traced.cpu_s, r.ours.cpu_s) for r in rounds if r.traced]),
+        commit_delay_us=commit_delay_us,
+        runs=len(rounds),
+        devices=DEVICES,
+        peer=copy_peer.description(messages),
     )
-    subscribe[0], copy[0] = mosquitto.program(subscribe[0]), program(copy[0])
-    # A first connection leaves the subscription behind, so that no message is missed (-E).
-    subprocess.run([*subscribe, "-E"], env=environment, check=True, timeout=STALL_S)
-    with _publishers(servers, messages, seed) as start:
-        source = subprocess.Popen(subscribe, env=environment, stdout=subprocess.PIPE)
-        sink = subprocess.Popen([*copy, servers.database_url], stdin=source.stdout)
-        started = start()
-        try:
-            code = sink.wait(STALL_S + messages / 500)
-        finally:
-            source.kill()
-            source.wait()
-        seconds = time.perf_counter() - started
-    clean = [argument for argument in subscribe if argument != "-c"]
-    subprocess.run([*clean, "-E"], env=environment, check=True, timeout=STALL_S)
-    rows = _number(connection, "SELECT count(*) FROM peer_lines")
-    if code or rows != messages:
-        raise BenchError(f"the peer stored {rows} of {messages} messages (exit code {code})")
-    return seconds
 
 
-def _peer_commands(host: str, port: str, password: str, messages: int) -> list[list[str]]:
-    subscribe = ["mosquitto_sub", "-h", host, "-p", port, "-u", INGEST_USER, "-P", password]
-    subscribe += ["-c", "-i", "bench-peer", "-q", "1", "-t", "zenthos/#", "-C", str(messages)]
-    return [subscribe, ["psql", "-qc", "COPY peer_lines FROM STDIN"]]
-
-
-@contextmanager
-def _ingest(servers: Servers) -> Iterator[subprocess.Popen[bytes]]:
-    """`python -m ingest`, ready."""
-    port = free_port()
-    environment = os.environ | {
-        "ZENTHOS_DATABASE_URL": servers.database_url,
-        "ZENTHOS_MQTT_PORT": str(servers.broker.port),
-        "ZENTHOS_MQTT_USERNAME": INGEST_USER,
-        "ZENTHOS_MQTT_PASSWORD": servers.ingest_password,
-        "ZENTHOS_INGEST_METRICS_PORT": str(port),
-    }
-    log = servers.folder / "ingest.log"
-    with log.open("ab") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "ingest"], cwd=servers.folder, env=environment, stderr=output
-        )
-    try:
-        wait_until(lambda: _is_ready(port), process, log)
-        yield process
-    finally:
-        process.terminate()
-        process.wait(STALL_S)
-
-
-def _is_ready(port: int) -> bool:
-    try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/health/ready", timeout=2):
-            return True
-    except (urllib.error.URLError, OSError):
-        return False
-
-
-@contextmanager
-def _publishers(servers: Servers, messages: int, seed: int) -> Iterator[Callable[[], float]]:
-    """Publishers that have encoded everything; call what is yielded to let them loose."""
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-m", "bench.publisher"]
-            + [str(n) for n in (servers.broker.port, first, count, seed)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-        )
-        for first, count in _shares(messages)
-    ]
-
-    def start() -> float:
-        started = time.perf_counter()
-        for process in processes:
-            _pipe(process.stdin).close()
-        return started
-
-    try:
-        for process in processes:
-            if _pipe(process.stdout).readline() != b"ready\n":
-                raise BenchError("a publisher did not start; its error is above")
-        yield start
-        if any(process.wait(STALL_S) for process in processes):
-            raise BenchError("a publisher failed; its error is above")
-    finally:
-        for process in processes:
-            process.kill()
-            process.wait()
-
-
-def _pipe(pipe: IO[bytes] | None) -> IO[bytes]:
-    if pipe is None:
-        raise BenchError("a publisher has no pipe")
-    return pipe
-
-
-def _shares(messages: int) -> list[tuple[int, int]]:
-    """First message and number of messages of each publisher."""
-    bounds = [messages * n // PUBLISHERS for n in range(PUBLISHERS + 1)]
-    return [(first, last - first) for first, last in pairwise(bounds)]
-
-
-def _await_ledger(connection: psycopg.Connection, messages: int) -> None:
-    """Wait until the ledger accounts for all messages."""
-    counted, moved_at = 0, time.monotonic()
-    while counted < messages:
-        time.sleep(POLL_S)
-        before, counted = counted, _number(connection, _COUNTED)
-        if counted != before:
-            moved_at = time.monotonic()
-        if time.monotonic() - moved_at > STALL_S:
-            raise BenchError(f"ingest stopped at {counted} of {messages} messages")
-
-
-def _number(connection: psycopg.Connection, query: LiteralString, *parameters: object) -> int:
-    row = connection.execute(query, parameters).fetchone()
-    return int(row[0]) if row else 0
-
-
-def _end_session(servers: Servers) -> None:
-    """Make the broker forget ingest's session, so that it collects nothing of the peer's run."""
-    with socket.create_connection(("127.0.0.1", servers.broker.port)) as connection:
-        connection.sendall(
-            mqtt.encode_connect(
-                "zenthos-ingest-1",
-                INGEST_USER,
-                servers.ingest_password,
-                keep_alive_s=0,
-                clean_start=True,
-            )
-        )
-        connection.recv(4096)
-        connection.sendall(mqtt.DISCONNECT)
-
-
-def _cpu_s(pid: int) -> float:
-    """User and system time of a process."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-    return (int(fields[11]) + int(fields[12])) / _TICKS_PER_S
-
-
-def _peak_rss_mib(pid: int) -> float:
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) / 1024
+def _more(pairs: list[tuple[float, float]]) -> float | None:
+    """By how many percent the first of a pair is more than the second, the median of all."""
+    if not pairs:
+        return None
+    return round(100 * (statistics.median(one / other for one, other in pairs) - 1), 1)

@@ -44,6 +44,11 @@ class Outage:
         self._hot_days = hot_days
         self._full = False
 
+    @property
+    def pending(self) -> bool:
+        """Whether the spool holds messages, which come before anything newer."""
+        return self._spool.size_bytes > 0
+
     def keep(self, messages: Sequence[Publish]) -> bool:
         """Whether the messages are safe in the spool; said once when it takes no more."""
         try:
@@ -64,7 +69,7 @@ class Outage:
         Raises:
             DatabaseAwayError: the rest stays in the spool.
         """
-        if not self._spool.size_bytes:
+        if not self.pending:
             return
         began, replayed = time.monotonic(), 0
         try:

@@ -159,7 +159,7 @@ class Service:
         self._stopping.wait(pause_s)
 
     def _serve(self, subscriber: Subscriber, pipeline: Pipeline) -> None:
-        messages = self._endure(subscriber, [])  # what an earlier outage has left
+        messages = self._endure(subscriber, []) if self._outage.pending else []
         while not self._stopping.is_set():
             try:
                 pipeline.add(messages)
@@ -198,10 +198,11 @@ class Service:
             if messages and self._outage.keep(messages):
                 subscriber.acknowledge([m.packet_id for m in messages if m.packet_id])
                 messages = []
-            if time.monotonic() >= probe_at and self._replay(subscriber):
-                self._away = False
-                break
-            probe_at = max(probe_at, time.monotonic() + PROBE_S)
+            if time.monotonic() >= probe_at:
+                if self._replay(subscriber):
+                    self._away = False
+                    break
+                probe_at = time.monotonic() + PROBE_S
             if messages:  # the spool is full: the broker keeps what comes
                 subscriber.keep_alive()
                 self._stopping.wait(IDLE_S)

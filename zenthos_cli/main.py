@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 from typer.core import TyperGroup
 
+from zenthos_cli import bench_commands
 from zenthos_cli.fleet.commands import replay, simulate
 from zenthos_core import __version__
 from zenthos_core.errors import ZenthosError
@@ -60,11 +61,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-bench_app = typer.Typer(
-    help="Measure, each time against a peer in the same run.", no_args_is_help=True
-)
-app.add_typer(bench_app, name="bench")
 
 
 @app.command()
@@ -181,30 +177,10 @@ def demo(
 
 app.command()(simulate)
 app.command()(replay)
+app.add_typer(bench_commands.app, name="bench")
 
 
 @app.command()
 def version() -> None:
     """Print the version."""
     typer.echo(__version__)
-
-
-@bench_app.command("ingest")
-def bench_ingest(
-    messages: Annotated[int, typer.Argument(min=1, help="Messages of about 300 B.")] = 200_000,
-    runs: Annotated[int, typer.Option(min=1, help="Runs of each; medians count.")] = 3,
-) -> None:
-    """Mosquitto into Postgres, against `mosquitto_sub | psql COPY`; the last line is JSON.
-
-    Brings its own Postgres and broker. Exit code 1 where a message was lost or doubled.
-    """
-    from dataclasses import asdict
-
-    import msgspec
-
-    from bench.ingest import run_ingest_bench
-
-    result = run_ingest_bench(messages, runs=runs)
-    typer.echo(msgspec.json.encode(asdict(result)))
-    if result.lost or result.duplicated:
-        raise typer.Exit(1)

@@ -16,7 +16,7 @@ from typing import ClassVar
 import paho.mqtt.client as paho
 import psycopg
 import pytest
-from paho.mqtt import publish
+from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
@@ -164,17 +164,14 @@ def test_a_traced_message_has_a_span_in_its_devices_trace(
             OTEL_EXPORTER_OTLP_ENDPOINT=f"http://127.0.0.1:{collector.server_port}",
         )
         ingest.start()
-        publish.single(
-            topic().decode(),
-            telemetry(timestamp=time.time()),
-            qos=1,
-            hostname=fleet_broker.host,
-            port=fleet_broker.port,
-            auth={"username": DEVICE, "password": PASSWORD},
-            protocol=paho.MQTTv5,
-            properties=properties,
-        )
+        device = paho.Client(CallbackAPIVersion.VERSION2, protocol=paho.MQTTv5)
+        device.username_pw_set(DEVICE, PASSWORD)
+        device.connect(fleet_broker.host, fleet_broker.port)
+        device.loop_start()
+        payload = telemetry(timestamp=time.time())
+        device.publish(topic().decode(), payload, qos=1, properties=properties)
         await_counted(database, 1)
+        device.loop_stop()
         ingest.stop()
         collector.shutdown()
     traces = Collector.received["/v1/traces"]

@@ -5,7 +5,7 @@ The wheel's programs are called directly: its own start is socket-only.
 
 import shutil
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -70,8 +70,11 @@ class PostgresCluster:
         finally:
             password_file.unlink(missing_ok=True)
 
-    def command(self) -> list[str]:
-        """The server as a foreground process; send it STOP_SIGNAL to stop."""
+    def command(self, settings: Mapping[str, str] | None = None) -> list[str]:
+        """The server as a foreground process; send it STOP_SIGNAL to stop.
+
+        `settings` are parameters of postgresql.conf beside those that every cluster has.
+        """
         options = _TUNING | {
             "port": str(self.port),
             "listen_addresses": HOST,
@@ -79,6 +82,7 @@ class PostgresCluster:
         }
         if not self.durable:
             options["fsync"] = "off"
+        options |= settings or {}
         flags = [part for name, value in options.items() for part in ("-c", f"{name}={value}")]
         argv = [program("postgres"), "-D", str(self.data_dir), *flags]
         return server_command(argv, death_signal=STOP_SIGNAL)

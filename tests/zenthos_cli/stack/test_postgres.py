@@ -60,3 +60,10 @@ def test_a_start_that_was_cut_off_is_begun_anew(tmp_path: Path) -> None:
     cluster.initialise()
     assert (cluster.data_dir / "PG_VERSION").exists()
     assert not partial.exists()
+
+
+def test_a_setting_of_the_caller_counts(tmp_path: Path) -> None:
+    cluster = PostgresCluster(tmp_path / "data", port=1, password="word")
+    flags = cluster.command({"commit_delay": "1000", "shared_buffers": "1GB"})
+    assert {"commit_delay=1000", "shared_buffers=1GB"} <= set(flags)
+    assert "shared_buffers=256MB" not in flags

@@ -1,0 +1,76 @@
+"""`zenthos bench NAME`: progress on standard error, one JSON object as the last line of output.
+
+Each brings its own Postgres and broker. Exit code 1 where a message was lost or stored twice.
+"""
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+app = typer.Typer(help="Measure, each time against a peer in the same run.", no_args_is_help=True)
+
+
+@app.command()
+def ingest(
+    messages: Annotated[int, typer.Argument(min=1, help="Messages of about 300 B.")] = 200_000,
+    runs: Annotated[int, typer.Option(min=1, help="Runs of each; medians count.")] = 3,
+    commit_delay_us: Annotated[
+        int, typer.Option(min=0, max=100_000, help="Slow each commit down, as a slow disk does.")
+    ] = 0,
+    trace_cost: Annotated[
+        bool, typer.Option("--trace-cost", help="Also run with traces on, beside each run.")
+    ] = False,
+) -> None:
+    """Throughput: Mosquitto into Postgres, against `mosquitto_sub | psql COPY`."""
+    from bench.ingest import run_ingest_bench
+
+    _report(
+        run_ingest_bench(
+            messages, runs=runs, commit_delay_us=commit_delay_us, trace_cost=trace_cost
+        )
+    )
+
+
+@app.command()
+def latency(
+    connections: Annotated[int, typer.Option(min=1, help="Devices, each connected.")] = 1_000,
+    interval: Annotated[float, typer.Option(min=0.01, help="Seconds between a device's.")] = 1.0,
+    seconds: Annotated[float, typer.Option(min=0.1, help="Seconds that count.")] = 30.0,
+    warm_up: Annotated[float, typer.Option(min=0, help="Seconds before them.")] = 5.0,
+    spike: Annotated[int, typer.Option(min=0, help="Extra messages in one second.")] = 0,
+) -> None:
+    """From publish to commit at a steady rate, against one commit a message; and a spike."""
+    from bench.latency import run_latency_bench
+    from bench.load import Load
+
+    _report(run_latency_bench(Load(connections, interval, warm_up, seconds, spike)))
+
+
+@app.command()
+def drain(
+    outage_s: Annotated[float, typer.Option(min=0.1, help="Length of the outage.")] = 300.0,
+    rate: Annotated[float, typer.Option(min=1, help="Messages a second meanwhile.")] = 1_000.0,
+    real_time: Annotated[
+        bool, typer.Option("--real-time", help="Publish at that rate, not as fast as it goes.")
+    ] = False,
+    spool_after_s: Annotated[
+        float, typer.Option(min=0, help="Outage after which ingest spools to disk.")
+    ] = 2.0,
+) -> None:
+    """Catching up after an outage of the database, against `mosquitto_sub | psql COPY`."""
+    from bench.drain import Outage, run_drain_bench
+
+    _report(run_drain_bench(Outage(outage_s, rate, real_time, spool_after_s)))
+
+
+def _report(result: "DataclassInstance") -> None:
+    import msgspec
+
+    values: dict[str, Any] = asdict(result)
+    typer.echo(msgspec.json.encode(values))
+    if values["lost"] or values["duplicated"]:
+        raise typer.Exit(1)
