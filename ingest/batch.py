@@ -91,19 +91,19 @@ class BatchBuilder:
             if not is_downward(publish.topic):
                 self.quarantine(publish, error)
             return
-        batch, received_at = self.batch, publish.received_at
+        batch, received_at, device_id = self.batch, publish.received_at, device.id
         batch.raw.append(rows.raw_row(publish, route))
         if message.ack:
             batch.acks[route.ack_topic].append(str(message.message_id))
         time, suspect = event_time(message.timestamp, received_at)
         late = time < received_at - LATE_S or (isinstance(message, Telemetry) and message.backlog)
-        key = (utc_day(received_at), device.id)
-        name = (device.id, message.message_id.bytes)
-        change = batch.devices.get(device.id)
+        message_id = message.message_id.bytes
+        key, name = (utc_day(received_at), device_id), (device_id, message_id)
+        change = batch.devices.get(device_id)
         if change is None:
-            change = batch.devices[device.id] = DeviceChange(received_at)
+            change = batch.devices[device_id] = DeviceChange(received_at)
         change.seen = received_at
-        if self._limiter and not self._limiter.allows(device.id, received_at, late=late):
+        if self._limiter and not self._limiter.allows(device_id, received_at, late=late):
             batch.rate_limited[key] += 1
             if isinstance(message, Telemetry) and message.seq is not None:
                 change.count(message.seq, time)
@@ -112,13 +112,14 @@ class BatchBuilder:
         else:
             batch.pending[name] = key, message
             _change(change, message, time, live=not late)
-            self._store(publish, device, message, Arrival(time, received_at, suspect))
+            arrival = Arrival(message_id, time, received_at, suspect)
+            self._store(publish, device, message, arrival)
 
     def _store(self, publish: Publish, device: Device, message: Message, arrival: Arrival) -> None:
         """Give the message's table its row (rule 5)."""
-        batch, (time, received_at, suspect) = self.batch, arrival
+        batch, (message_id, time, received_at, suspect) = self.batch, arrival
         if time < received_at - self._hot_s and not isinstance(message, Inference):
-            row = rows.cold_row(message.message_id.bytes, device, received_at)
+            row = rows.cold_row(message_id, device, received_at)
             batch.tables[rows.COLD.name].packed.append(row)
             return
         table, pack = _PACKED[type(message)]
@@ -127,7 +128,7 @@ class BatchBuilder:
         if table.by_day:
             batch.days.add((table.name, utc_day(time)))
         if suspect or time > received_at or publish.flags & _REDELIVERED:
-            doubtful.append(message.message_id.bytes)
+            doubtful.append(message_id)
 
     def quarantine(self, publish: Publish, error: InvalidMessageError) -> None:
         """Set a message aside with the reason."""
@@ -151,12 +152,12 @@ _PACKED: Final[dict[type[Message], tuple[Table, Callable[..., bytes]]]] = {
 
 
 def _change(change: DeviceChange, message: Message, time: float, *, live: bool) -> None:
-    if isinstance(message, Status):
-        change.tell(message)
-        return
-    change.hear(live=live)
     if isinstance(message, Telemetry):
         change.read(message, time, live=live)
+    elif isinstance(message, Status):
+        change.tell(message)
+    else:
+        change.hear(live=live)
 
 
 def utc_day(epoch_s: float) -> int:

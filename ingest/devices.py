@@ -43,21 +43,22 @@ class DeviceChange(msgspec.Struct):
     report: dict[str, object] | None = None
 
     def hear(self, *, live: bool) -> None:
-        """Any message but a status report (rule 3)."""
+        """A prediction or a log line (rule 3)."""
         if live and self.presence is None:
             self.presence = ALIVE
         elif live and self.presence == DeviceStatus.OFFLINE:
             self.presence = DeviceStatus.ONLINE
 
     def read(self, message: Telemetry, time: float, *, live: bool) -> None:
-        """A reading (rules 2 and 4)."""
+        """A reading (rules 2 to 4)."""
         if live:
             self.readings += 1
             if self.reading is None or time > self.reading_at:
                 self.reading, self.reading_at = message, time
-        seq = message.seq
-        if seq is not None:
-            self.count(seq, time)
+            if self.presence != ALIVE:
+                self.hear(live=True)
+        if message.seq is not None:
+            self.count(message.seq, time)
 
     def count(self, seq: int, time: float) -> None:
         """A reading's place in the device's own count (rule 4)."""

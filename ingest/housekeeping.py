@@ -77,7 +77,7 @@ class Housekeeping:
             if silent:
                 named = ", ".join(silent[:_LOGGED_IDS])
                 logger.info("%d devices have fallen silent: %s", len(silent), named)
-        self._metrics.fleet = read_fleet(connection)
+        self._metrics.fleet = read_fleet(connection, now)
         if time.monotonic() >= self._expire_at:
             # A reading of one day may arrive until the hot window has passed the day's end.
             oldest_day = utc_day(now) - self._hot_days - 1

@@ -31,25 +31,19 @@ class RateLimiter:
     """
 
     def __init__(self, live: Bucket, late: Bucket) -> None:
-        self._live, self._late = _Meter(live), _Meter(late)
+        self._live = 1 / live.per_s, live.burst / live.per_s
+        self._late = 1 / late.per_s, late.burst / late.per_s
+        self._full_at: dict[bool, dict[str, float]] = {False: {}, True: {}}
 
-    def allows(self, device_id: str, received_at: float, *, late: bool) -> bool:
-        """Take a token of the device's, if there is one."""
-        return (self._late if late else self._live).take(device_id, received_at)
-
-
-class _Meter:
-    def __init__(self, bucket: Bucket) -> None:
-        self._cost_s = 1 / bucket.per_s
-        self._fills_in_s = bucket.burst * self._cost_s
-        self._full_at: dict[str, float] = {}
-
-    def take(self, device_id: str, now: float) -> bool:
-        full_at = self._full_at.get(device_id, now)
-        if not now <= full_at <= now + self._fills_in_s:  # full, or the clock was set back
+    def allows(self, device_id: str, now: float, *, late: bool) -> bool:
+        """Take a token of the device's, if there is one; `now` is the time of receipt."""
+        cost_s, fills_in_s = self._late if late else self._live
+        buckets = self._full_at[late]
+        full_at = buckets.get(device_id, now)
+        if not now <= full_at <= now + fills_in_s:  # full, or the clock was set back
             full_at = now
-        full_at += self._cost_s
-        if full_at > now + self._fills_in_s:
+        full_at += cost_s
+        if full_at > now + fills_in_s:
             return False
-        self._full_at[device_id] = full_at
+        buckets[device_id] = full_at
         return True

@@ -1,6 +1,7 @@
 """What ingest counts and times; docs/reference/metrics.md says what each means."""
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict
 
 from opentelemetry import metrics
 from opentelemetry.metrics import CallbackOptions, Observation
@@ -34,7 +35,7 @@ class IngestMetrics:
             "zenthos.middleware.db_write_latency_ms",
             description="Duration of a batch's transaction, in ms.",
         )
-        self.acknowledged = meter.create_counter(
+        self.acks = meter.create_counter(
             "zenthos.middleware.acks_published",
             description="Ids of committed messages told to the devices that asked.",
         )
@@ -83,6 +84,6 @@ _FLEET = (
     (
         "zenthos.ledger.messages_today",
         "Messages of this UTC day in the ledger, by outcome.",
-        lambda fleet: [Observation(n, {"outcome": name}) for name, n in fleet.ledger.items()],
+        lambda fleet: [Observation(n, {"outcome": o}) for o, n in asdict(fleet.today).items()],
     ),
 )

@@ -10,7 +10,8 @@ from datetime import UTC, datetime
 from typing import Final
 
 import psycopg
-from psycopg.rows import class_row
+
+from zenthos_core.ledger import Ledger, read_ledger
 
 MISSED_REPORTS: Final = 3
 SHORTEST_SILENCE_S: Final = 60
@@ -25,23 +26,18 @@ WHERE status = 'online' AND greatest(last_seen, %(listening_since)s) + {_SILENCE
 RETURNING id
 """
 _FLEET: Final = """
-SELECT count(*) FILTER (WHERE status = 'online') AS online,
-  coalesce(sum(missing_readings), 0)::int8 AS missing_readings,
-  (SELECT jsonb_build_object(
-      'stored', coalesce(sum(stored), 0), 'duplicate', coalesce(sum(duplicate), 0),
-      'quarantined', coalesce(sum(quarantined), 0), 'rate_limited', coalesce(sum(rate_limited), 0))
-    FROM ledger WHERE day = (now() AT TIME ZONE 'UTC')::date) AS ledger
+SELECT count(*) FILTER (WHERE status = 'online'), coalesce(sum(missing_readings), 0)::int8
 FROM devices
 """
 
 
 @dataclass(frozen=True)
 class Fleet:
-    """All devices at a moment; `ledger` counts messages of this UTC day by outcome."""
+    """All devices at a moment, and what became of the messages of this UTC day."""
 
     online: int
     missing_readings: int
-    ledger: dict[str, int]
+    today: Ledger
 
 
 def mark_silent(connection: psycopg.Connection, *, now: float, listening_since: float) -> list[str]:
@@ -51,8 +47,8 @@ def mark_silent(connection: psycopg.Connection, *, now: float, listening_since: 
     return [device_id for (device_id,) in connection.execute(_SILENT, moments)]
 
 
-def read_fleet(connection: psycopg.Connection) -> Fleet:
-    """The fleet as the database has it."""
-    with connection.cursor(row_factory=class_row(Fleet)) as cursor:
-        fleet = cursor.execute(_FLEET).fetchone()
-    return fleet or Fleet(0, 0, {})
+def read_fleet(connection: psycopg.Connection, now: float) -> Fleet:
+    """The fleet as the database has it; `now` is in epoch seconds."""
+    online, missing = connection.execute(_FLEET).fetchone() or (0, 0)
+    today = datetime.fromtimestamp(now, UTC).date()
+    return Fleet(online, missing, read_ledger(connection, since=today))

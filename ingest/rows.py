@@ -57,8 +57,9 @@ TABLES: Final = (TELEMETRY, INFERENCE, STATUS, LOGS, COLD)
 
 
 class Arrival(NamedTuple):
-    """When a message arrived and what it is about, in epoch seconds."""
+    """The id of a message, what it is about and when it arrived, in epoch seconds."""
 
+    message_id: bytes
     time: float
     received_at: float
     suspect: bool
@@ -70,7 +71,7 @@ _COLD_COUNT: Final = _COUNT(len(COLD.columns))
 _LENGTH: Final = Struct(">i").pack
 _INT2: Final = Struct(">ih").pack
 _TIME_AND_ID: Final = Struct(">hiqi16s").pack
-_FIVE_SENSORS: Final = Struct(">" + "id" * len(SENSOR_COLUMNS)).pack
+_SIX_FLOATS: Final = Struct(">" + "id" * (len(SENSOR_COLUMNS) + 1)).pack
 _SENSORS: Final = frozenset(SENSOR_COLUMNS)
 _encode_json: Final = msgspec.json.Encoder().encode
 
@@ -102,38 +103,43 @@ def _arrival_and_flags(received_at: float, flags: int) -> bytes:
 
 def telemetry_row(message: Telemetry, device: Device, arrival: Arrival) -> bytes:
     """One reading."""
-    sensors, extra = _sensor_columns(message.sensors)
+    message_id, time, received_at, suspect = arrival
+    measured, extra = _measured(message.sensors, message.signal_strength)
     return b"".join(
         (
-            _head(TELEMETRY, arrival, message.message_id.bytes),
+            _TIME_AND_ID(len(TELEMETRY.columns), 8, pgcopy.postgres_us(time), 16, message_id),
             device.columns,
-            sensors,
-            pgcopy.float8(message.signal_strength),
-            pgcopy.label(message.firmware_version),
-            pgcopy.label(message.model_version),
+            measured,
+            _versions(message.firmware_version, message.model_version),
             pgcopy.int8(message.seq),
-            _arrival(arrival.received_at, arrival.suspect),
-            pgcopy.boolean(message.backlog),
+            _arrival(received_at, suspect),
+            pgcopy.TRUE if message.backlog else pgcopy.FALSE,
             extra,
         )
     )
 
 
-def _sensor_columns(sensors: dict[str, float]) -> tuple[bytes, bytes]:
-    """The known sensors, and all others as `extra`."""
-    if sensors.keys() == _SENSORS:
+def _measured(sensors: dict[str, float], signal_strength: float | None) -> tuple[bytes, bytes]:
+    """The columns of known sensors and of the signal's strength; all other sensors as `extra`."""
+    if signal_strength is not None and sensors.keys() == _SENSORS:
         a, b, c, d, e = [sensors[name] for name in SENSOR_COLUMNS]
-        return _FIVE_SENSORS(8, a, 8, b, 8, c, 8, d, 8, e), NULL
-    known = b"".join([pgcopy.float8(sensors.get(name)) for name in SENSOR_COLUMNS])
+        return _SIX_FLOATS(8, a, 8, b, 8, c, 8, d, 8, e, 8, signal_strength), NULL
+    values = [*map(sensors.get, SENSOR_COLUMNS), signal_strength]
     extra = {name: value for name, value in sensors.items() if name not in _SENSORS}
-    return known, pgcopy.jsonb(_encode_json(extra)) if extra else NULL
+    packed = b"".join(map(pgcopy.float8, values))
+    return packed, pgcopy.jsonb(_encode_json(extra)) if extra else NULL
+
+
+@lru_cache(maxsize=4096)
+def _versions(firmware: str | None, model: str | None) -> bytes:
+    return pgcopy.label(firmware) + pgcopy.label(model)
 
 
 def inference_row(message: Inference, device: Device, arrival: Arrival) -> bytes:
     """One prediction made on a device."""
     return b"".join(
         (
-            _head(INFERENCE, arrival, message.message_id.bytes),
+            _head(INFERENCE, arrival),
             device.id_column,
             pgcopy.label(message.model_version),
             pgcopy.jsonb(_encode_json(message.result)),
@@ -148,15 +154,14 @@ def status_row(message: Status, device: Device, arrival: Arrival) -> bytes:
     """One report of a device's own state."""
     return b"".join(
         (
-            _head(STATUS, arrival, message.message_id.bytes),
+            _head(STATUS, arrival),
             device.id_column,
             pgcopy.label(message.status),
             pgcopy.float8(message.uptime_seconds),
             pgcopy.int8(message.free_heap_bytes),
             pgcopy.int8(message.boot_count),
             pgcopy.label(message.reset_reason),
-            pgcopy.label(message.firmware_version),
-            pgcopy.label(message.model_version),
+            _versions(message.firmware_version, message.model_version),
             _arrival(arrival.received_at, arrival.suspect),
         )
     )
@@ -166,7 +171,7 @@ def log_row(message: Log, device: Device, arrival: Arrival) -> bytes:
     """One line of a device's log."""
     return b"".join(
         (
-            _head(LOGS, arrival, message.message_id.bytes),
+            _head(LOGS, arrival),
             device.id_column,
             pgcopy.label(message.level),
             pgcopy.text(message.message),
@@ -187,10 +192,10 @@ def cold_row(message_id: bytes, device: Device, received_at: float) -> bytes:
     )
 
 
-def _head(table: Table, arrival: Arrival, message_id: bytes) -> bytes:
+def _head(table: Table, arrival: Arrival) -> bytes:
     """How many fields follow, `time` and `message_id`."""
     time_us = pgcopy.postgres_us(arrival.time)
-    return _TIME_AND_ID(len(table.columns), 8, time_us, 16, message_id)
+    return _TIME_AND_ID(len(table.columns), 8, time_us, 16, arrival.message_id)
 
 
 @lru_cache(maxsize=256)

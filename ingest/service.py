@@ -225,7 +225,9 @@ class Service:
         """Acknowledge what is committed; only now may the broker, or the device, forget it."""
         try:
             subscriber.acknowledge([m.packet_id for m in work.messages if m.packet_id])
-            subscriber.publish(_acks(work.batch.acks))
+            if work.batch.acks:
+                subscriber.publish(_acks(work.batch.acks))
+                self._metrics.acks.add(sum(map(len, work.batch.acks.values())))
         except OSError as error:
             logger.warning("stored, not acknowledged, will come again: %s", error)
         now = time.time()

@@ -77,9 +77,7 @@ def unpack(data: bytes, at: int) -> tuple[Publish, int] | None:
 class Spool:
     """One worker's spool; nobody else may have the folder open."""
 
-    def __init__(
-        self, folder: Path, max_bytes: int, *, segment_bytes: int = SEGMENT_BYTES
-    ) -> None:
+    def __init__(self, folder: Path, max_bytes: int, *, segment_bytes: int = SEGMENT_BYTES) -> None:
         self._folder = folder
         self._max_bytes = max_bytes
         self._segment_bytes = segment_bytes

@@ -1,9 +1,10 @@
 """Jobs, schedules and the sensor that watches the stream. No computation belongs here."""
 
 from collections.abc import Iterable, Iterator
+from dataclasses import asdict
 from datetime import date, datetime, timedelta
 from itertools import chain
-from typing import Any, Final
+from typing import Final
 
 import dagster as dg
 import psycopg
@@ -13,6 +14,7 @@ from zenthos_assets.bronze.assets import MQTT_STREAM
 from zenthos_assets.parquet import day_range
 from zenthos_assets.partitions import ranges_of
 from zenthos_assets.resources import Platform
+from zenthos_core.ledger import read_ledger
 from zenthos_core.topics import MessageType
 
 RANGE_START: Final = "dagster/asset_partition_range_start"
@@ -92,27 +94,14 @@ def stream_totals(
     context: dg.SensorEvaluationContext, platform: Platform
 ) -> dg.SensorResult | dg.SkipReason:
     with platform.ops() as connection:
-        totals = ledger_totals(connection)
-    cursor = str(totals["received"])
+        totals = read_ledger(connection)
+    cursor = str(totals.received)
     if cursor == (context.cursor or "0"):
         return dg.SkipReason("no message since the last observation")
-    observation = dg.AssetObservation(asset_key=MQTT_STREAM.key, metadata=totals)
+    observation = dg.AssetObservation(
+        asset_key=MQTT_STREAM.key, metadata={"received": totals.received} | asdict(totals)
+    )
     return dg.SensorResult(asset_events=[observation], cursor=cursor)
-
-
-def ledger_totals(connection: psycopg.Connection) -> dict[str, Any]:
-    """Messages received, stored, duplicate and quarantined, over all days and devices."""
-    row = connection.execute(
-        "SELECT coalesce(sum(stored), 0)::bigint, coalesce(sum(duplicate), 0)::bigint,"
-        " coalesce(sum(quarantined), 0)::bigint FROM ledger"
-    ).fetchone()
-    stored, duplicate, quarantined = row or (0, 0, 0)
-    return {
-        "received": stored + duplicate + quarantined,
-        "stored": stored,
-        "duplicate": duplicate,
-        "quarantined": quarantined,
-    }
 
 
 def oldest_waiting_hour(connection: psycopg.Connection) -> datetime | None:

@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from functools import partial
 from pathlib import Path
@@ -11,7 +10,6 @@ from typing import Final
 
 import msgspec
 import psycopg
-from psycopg.rows import class_row
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -30,6 +28,7 @@ from zenthos_cli.fleet.faults import FaultRates
 from zenthos_cli.fleet.summary import Summary as FleetSummary
 from zenthos_core import database, tokens
 from zenthos_core.errors import ZenthosError
+from zenthos_core.ledger import Ledger, read_ledger
 from zenthos_core.settings import Settings
 from zenthos_core.signing import read_key
 
@@ -42,28 +41,6 @@ Stream = Callable[[], FleetSummary]
 """Sends the readings and counts what the broker acknowledged."""
 
 
-@dataclass(frozen=True)
-class Ledger:
-    """What ingest says it did, over all devices and days."""
-
-    stored: int
-    duplicate: int
-    quarantined: int
-
-    @property
-    def received(self) -> int:
-        """Every message is counted once."""
-        return self.stored + self.duplicate + self.quarantined
-
-    def since(self, before: "Ledger") -> "Ledger":
-        """What came after `before`."""
-        return Ledger(
-            self.stored - before.stored,
-            self.duplicate - before.duplicate,
-            self.quarantined - before.quarantined,
-        )
-
-
 class Summary(msgspec.Struct, frozen=True):
     """What `.zenthos/demo.json` holds. `seconds` runs from the first message to the release."""
 
@@ -71,6 +48,7 @@ class Summary(msgspec.Struct, frozen=True):
     stored: int
     duplicate: int
     quarantined: int
+    rate_limited: int
     lost: int
     partitions: int
     model_version: str
@@ -139,26 +117,15 @@ def _operational_database(settings: Settings) -> Iterator[psycopg.Connection]:
         raise ZenthosError(f"the operational database fails: {reason}") from None
 
 
-def read_ledger(ops: psycopg.Connection) -> Ledger:
-    """Totals of the ledger."""
-    with ops.cursor(row_factory=class_row(Ledger)) as cursor:
-        cursor.execute(
-            "SELECT coalesce(sum(stored), 0)::bigint AS stored,"
-            " coalesce(sum(duplicate), 0)::bigint AS duplicate,"
-            " coalesce(sum(quarantined), 0)::bigint AS quarantined FROM ledger"
-        )
-        return cursor.fetchone() or Ledger(0, 0, 0)
-
-
 def wait_until_stored(
     ops: psycopg.Connection, before: Ledger, sent: int, progress: Progress
 ) -> Ledger:
     """Follow ingest until it has counted everything sent, or nothing more comes."""
     task = progress.add_task("ingest: committing", total=sent)
-    counted, changed = read_ledger(ops).since(before), time.monotonic()
+    counted, changed = read_ledger(ops).minus(before), time.monotonic()
     while counted.received < sent and time.monotonic() - changed < SETTLE_S:
         time.sleep(0.2)
-        latest = read_ledger(ops).since(before)
+        latest = read_ledger(ops).minus(before)
         if latest != counted:
             counted, changed = latest, time.monotonic()
         progress.update(task, completed=counted.received)
@@ -214,6 +181,7 @@ def summarise(
         stored=counted.stored,
         duplicate=counted.duplicate,
         quarantined=counted.quarantined,
+        rate_limited=counted.rate_limited,
         lost=max(0, streamed.sent - counted.received),
         partitions=partitions,
         model_version=release.version,
@@ -238,6 +206,7 @@ def summary_table(summary: Summary) -> Table:
         "  stored": f"{summary.stored:,}",
         "  duplicate": f"{summary.duplicate:,}",
         "  quarantined": f"{summary.quarantined:,}",
+        "  rate limited": f"{summary.rate_limited:,}",
         "  lost": f"[{'red' if summary.lost else 'green'}]{summary.lost:,}[/]",
         "partitions built": f"{summary.partitions:,}",
         "held-out AUC": f"{summary.model_auc:.3f} (7-day-mean baseline {summary.baseline_auc:.3f})",

@@ -14,6 +14,7 @@ from typer.core import TyperGroup
 
 from zenthos_cli import bench_commands
 from zenthos_cli.fleet.commands import replay, simulate
+from zenthos_cli.ledger import ledger
 from zenthos_core import __version__
 from zenthos_core.errors import ZenthosError
 
@@ -177,6 +178,7 @@ def demo(
 
 app.command()(simulate)
 app.command()(replay)
+app.command()(ledger)
 app.add_typer(bench_commands.app, name="bench")
 
 

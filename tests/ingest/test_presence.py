@@ -8,6 +8,7 @@ import pytest
 from ingest.presence import mark_silent, read_fleet
 from tests.ingest.conftest import Write
 from tests.ingest.messages import DEVICE, NOW, publish, telemetry, topic
+from zenthos_core.ledger import Ledger
 
 HOUR = 3_600.0
 
@@ -70,6 +71,7 @@ def test_the_fleet_is_counted(database: psycopg.Connection, write: Write) -> Non
     speak(write, 60)
     speak(write, 60, device_id="field-02")
     database.execute("UPDATE devices SET missing_readings = 4 WHERE id = %s", [DEVICE])
-    fleet = read_fleet(database)
+    fleet = read_fleet(database, NOW)
     assert (fleet.online, fleet.missing_readings) == (2, 4)
-    assert fleet.ledger == {"stored": 0, "duplicate": 0, "quarantined": 0, "rate_limited": 0}
+    assert fleet.today == Ledger(stored=6)
+    assert read_fleet(database, NOW + 24 * HOUR).today == Ledger()
