@@ -13,7 +13,8 @@ _COLUMNS: Final = (
     "id AS device_id, device_model, device_type, farm_id, latitude, longitude,"
     " nullif(status, 'unknown') AS status, last_seen, last_reading, firmware_version,"
     " model_version, battery_voltage, signal_strength, uptime_seconds, free_heap_bytes,"
-    " boot_count, reset_reason, created_at"
+    " boot_count, reset_reason, report_interval_s, observed_interval_s, missing_readings,"
+    " created_at"
 )
 
 
@@ -27,8 +28,8 @@ class DeviceRepository:
         """Whether the device is new; one that exists is left as it is."""
         location = device.location
         cursor = await self._connection.execute(
-            "INSERT INTO devices (id, farm_id, device_model, device_type, latitude, longitude)"
-            " VALUES (%s, %s, %s, %s, %s, %s) ON CONFLICT (id) DO NOTHING",
+            "INSERT INTO devices (id, farm_id, device_model, device_type, latitude, longitude,"
+            " report_interval_s) VALUES (%s, %s, %s, %s, %s, %s, %s) ON CONFLICT (id) DO NOTHING",
             (
                 device.device_id,
                 farm_id,
@@ -36,6 +37,7 @@ class DeviceRepository:
                 device.device_type,
                 location and location.lat,
                 location and location.lon,
+                device.report_interval_s,
             ),
         )
         return cursor.rowcount == 1

@@ -21,6 +21,9 @@ class DeviceRegistration(RequestBody):
     farm_id: UUID | None = None
     farm_name: Line | None = Field(None, description="Created where there is no such farm yet.")
     location: Location | None = None
+    report_interval_s: float | None = Field(
+        None, gt=0, le=7 * 86_400, description="Seconds between its reports; three missed: offline."
+    )
 
     @model_validator(mode="after")
     def _names_one_farm(self) -> Self:
@@ -58,4 +61,7 @@ class Device(BaseModel):
     free_heap_bytes: int | None
     boot_count: int | None
     reset_reason: str | None
+    report_interval_s: float | None = Field(description="As registered.")
+    observed_interval_s: float | None = Field(description="At which it has been seen to report.")
+    missing_readings: int = Field(description="Numbers of its own count that have not come.")
     created_at: datetime

@@ -69,6 +69,7 @@ def _check_same(existing: Device | None, wanted: DeviceRegistration, farm_id: UU
         "device_type": (existing.device_type, wanted.device_type),
         "farm": (existing.farm_id, farm_id),
         "location": (existing.location, wanted.location),
+        "report interval": (existing.report_interval_s, wanted.report_interval_s),
     }
     differing = ", ".join(name for name, (stored, given) in pairs.items() if stored != given)
     if differing:
