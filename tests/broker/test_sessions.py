@@ -226,6 +226,7 @@ def test_what_waits_for_an_absent_device_survives_a_restart(token_broker: TokenB
     with device(token_broker, clean_start=False) as client:
         assert client.subscribe(topic) == 1
     token_broker.restart()
+    assert admits(token_broker, token_broker.token(OTHER), OTHER)  # it listens to signals, too
     os.kill(token_broker.pid, signal.SIGHUP)
     time.sleep(0.5)
     with Client(token_broker, token_broker.username, token_broker.password) as ingest:
