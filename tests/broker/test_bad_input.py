@@ -36,7 +36,7 @@ def accepts(broker: TokenBroker, packet: bytes) -> bool:
             connection.sendall(packet)
             connection.shutdown(socket.SHUT_WR)
             received = connection.recv(64)
-        except ConnectionError:
+        except OSError:  # the broker has closed the connection already
             return False
     return received.startswith(b"\x20") and received[3] == 0
 

@@ -182,6 +182,8 @@ def test_services_come_in_by_password_alone(shared_broker: TokenBroker) -> None:
 
 
 def test_an_account_in_the_password_file_makes_no_device(token_broker: TokenBroker) -> None:
+    name, password = token_broker.username, token_broker.password
+    assert answer(token_broker, name, password) == ACCEPTED  # it listens to signals, too
     token_broker.add_account(DEVICE, "word")
     time.sleep(0.3)
     assert answer(token_broker, DEVICE, "word") == NOT_AUTHORIZED
