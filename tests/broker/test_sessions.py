@@ -229,6 +229,7 @@ def test_what_waits_for_an_absent_device_survives_a_restart(token_broker: TokenB
     assert admits(token_broker, token_broker.token(OTHER), OTHER)  # it listens to signals, too
     os.kill(token_broker.pid, signal.SIGHUP)
     time.sleep(0.5)
+    assert f"{DEVICE} refused" not in token_broker.log
     with Client(token_broker, token_broker.username, token_broker.password) as ingest:
         assert ingest.publish(topic, b"kept") == 0
     with device(token_broker, clean_start=False) as back:

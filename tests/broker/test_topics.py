@@ -44,6 +44,7 @@ FOREIGN = [
     f"{OWN}/telemetry/",
     f"{OWN}/",
     OWN,
+    f"{OWN}-telemetry",
     f"zenthos/{DEVICE}/telemetry",
     f"/zenthos/{MODEL}/{DEVICE}/telemetry",
     f"Zenthos/{MODEL}/{DEVICE}/telemetry",

@@ -36,12 +36,10 @@ def tool_command(argv: list[str]) -> list[str]:
     return [_setpriv(), *_as_service_user(), *argv]
 
 
-def with_open_files(argv: list[str], wanted: int) -> list[str]:
-    """`argv` with room for that many open files, or for as many as the system lets us have."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft >= wanted or soft == resource.RLIM_INFINITY:
-        return argv
-    most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+def limited_command(argv: list[str], *, open_files: int) -> list[str]:
+    """`argv`, allowed that many open files, or as many as the system lets us have."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    most = open_files if hard == resource.RLIM_INFINITY else min(open_files, hard)
     return [_util_linux("prlimit"), f"--nofile={most}:", *argv]
 
 

@@ -16,7 +16,7 @@ from signal import Signals
 from string import Template
 from typing import Final
 
-from zenthos_cli.stack.launch import give_to_service_user, server_command, with_open_files
+from zenthos_cli.stack.launch import give_to_service_user, limited_command, server_command
 from zenthos_core.errors import ConfigurationError
 
 HOST: Final = "127.0.0.1"
@@ -26,8 +26,9 @@ STOP_SIGNAL: Final = Signals.SIGTERM
 SYSTEM_FOLDERS: Final = (Path("/usr/sbin"), Path("/usr/local/sbin"))
 """Where Mosquitto is installed, which is on the PATH of root alone."""
 
-MAX_OPEN_FILES: Final = 2 * 20_000 + 500
-"""A socket for each connection that the configuration allows on two listeners, and some more."""
+MAX_OPEN_FILES: Final = 20_500
+"""Bounds the connections: Mosquitto 2.0.11 counts each that ends twice, so that `max_connections`
+lets ever more in. What is beyond it is closed at once."""
 
 _INFRA: Final = Path(__file__).parents[2] / "infra"
 TEMPLATES: Final = _INFRA / "mosquitto"
@@ -200,7 +201,7 @@ class Broker:
     def command(self) -> list[str]:
         """The broker as a foreground process; send it STOP_SIGNAL to stop."""
         argv = [self.mosquitto.program("mosquitto"), "-c", str(self.config_file)]
-        argv = with_open_files(argv, MAX_OPEN_FILES)
+        argv = limited_command(argv, open_files=MAX_OPEN_FILES)
         return server_command(argv, death_signal=STOP_SIGNAL)
 
     def environment(self) -> dict[str, str]:

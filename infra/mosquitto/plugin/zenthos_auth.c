@@ -35,15 +35,25 @@ static struct {
     bool reloading;
 } plugin;
 
+/* A file that is there and cannot be read, as when all file descriptors are in use, is read again
+ * at the next look. */
+static void say_unreadable(struct watched *file)
+{
+    mosquitto_log_printf(MOSQ_LOG_ERR, "zenthos: %s: %s", file->path, strerror(errno));
+    if (file->seen.st_ino != 0)
+        file->seen.st_size = -1;
+}
+
 static bool load_key(void)
 {
     size_t length;
     const char *path = plugin.key_file.path;
     char *pem = read_whole(path, KEY_MAX, &length);
     bool good = pem != NULL && is_public_key(pem);
-    if (!good)
-        mosquitto_log_printf(MOSQ_LOG_ERR, "zenthos: %s: %s", path,
-                             pem == NULL ? strerror(errno) : "not a public key in PEM");
+    if (pem == NULL)
+        say_unreadable(&plugin.key_file);
+    else if (!good)
+        mosquitto_log_printf(MOSQ_LOG_ERR, "zenthos: %s: not a public key in PEM", path);
     else if (length != plugin.key.length || memcmp(pem, plugin.key.pem, length) != 0) {
         memcpy(plugin.key.pem, pem, length);
         plugin.key.length = length;
@@ -63,7 +73,7 @@ static bool load_revocations(void)
         mosquitto_log_printf(MOSQ_LOG_ERR, "zenthos: %s: line %ld is not `device_id second`", path,
                              line);
     else if (line < 0)
-        mosquitto_log_printf(MOSQ_LOG_ERR, "zenthos: %s: %s", path, strerror(errno));
+        say_unreadable(&plugin.revocations_file);
     free(text);
     return line == 0;
 }
