@@ -138,7 +138,7 @@ class Subscriber:
         """Send a ping where one is due; for a caller who does not receive for a while."""
         if time.monotonic() - self._sent_at > self._keep_alive_s / 2:
             self._send(mqtt.PINGREQ)
-            self._pinged_at = time.monotonic()
+            self._pinged_at = self._pinged_at or time.monotonic()
 
     def _check_answer(self) -> None:
         """Nothing can be read: is a ping unanswered, because the broker or the network is gone?"""

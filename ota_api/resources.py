@@ -72,7 +72,9 @@ async def open_resources(
     token_keys = TokenKeys.read(settings)
     store = open_store(settings.blob_url)
     await to_thread.run_sync(_prove_writable, store, settings.blob_url)
-    accounts = BrokerAccounts(settings.mqtt_password_file, settings.mqtt_pid_file)
+    accounts = BrokerAccounts(
+        settings.mqtt_password_file, settings.mqtt_pid_file, settings.mqtt_revocations_file
+    )
     trusted = TrustedKeyFile(settings.trusted_keys_file, settings.root_public_key_file)
     async with _new_pool(settings.database_url.get_secret_value()) as pool:
         try:

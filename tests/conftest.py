@@ -7,6 +7,7 @@ import os
 import secrets
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import psycopg
@@ -14,7 +15,8 @@ import pytest
 from psycopg import sql
 from pydantic import SecretStr
 
-from tests.servers import MosquittoServer, PostgresServer, find_free_port
+from tests.servers import MosquittoServer, PostgresServer, TokenBroker, find_free_port
+from zenthos_cli.stack.broker_plugin import build_plugin
 from zenthos_cli.stack.keys import make_keys
 from zenthos_cli.stack.mosquitto import Mosquitto, find_mosquitto
 from zenthos_core.database import Database, migrate
@@ -124,6 +126,26 @@ def mosquitto_programs() -> Mosquitto:
 def mosquitto(mosquitto_programs: Mosquitto, tmp_path: Path) -> Iterator[MosquittoServer]:
     """A broker of this test's own."""
     server = MosquittoServer(tmp_path / "broker", mosquitto_programs)
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def token_programs(mosquitto_programs: Mosquitto) -> Mosquitto:
+    """The broker's programs and the plugin that checks device tokens."""
+    try:
+        plugin = build_plugin(ROOT / ".zenthos" / "mosquitto-plugin")
+    except ConfigurationError as error:
+        unavailable(error)
+        raise
+    return replace(mosquitto_programs, plugin=plugin)
+
+
+@pytest.fixture
+def token_broker(token_programs: Mosquitto, tmp_path: Path) -> Iterator[TokenBroker]:
+    """A broker of this test's own that checks device tokens."""
+    server = TokenBroker(tmp_path / "token-broker", token_programs)
     server.start()
     yield server
     server.stop()

@@ -14,9 +14,13 @@ import psycopg
 
 from zenthos_cli.stack import mosquitto as broker
 from zenthos_cli.stack import postgres
+from zenthos_cli.stack.keys import make_keys
 from zenthos_cli.stack.launch import server_command
+from zenthos_cli.stack.tls import make_certificates
+from zenthos_core import tokens
 from zenthos_core.broker_accounts import set_account
 from zenthos_core.errors import ConfigurationError
+from zenthos_core.tokens import Role
 
 START_TIMEOUT_S = 30.0
 TIMESCALEDB = Path(__file__).with_name("timescaledb")
@@ -182,12 +186,18 @@ def install_timescaledb(folder: Path) -> Path:
 class MosquittoServer(ServerProcess):
     """A broker with the project's configuration and the service account of ingest."""
 
-    def __init__(self, folder: Path, programs: broker.Mosquitto) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        programs: broker.Mosquitto,
+        tls: broker.Tls | None = None,
+        public_key_file: Path | None = None,
+    ) -> None:
         self.host = broker.HOST
         self.port = find_free_port()
         self.username = "svc-ingest"
         self.password = secrets.token_hex(8)
-        self.broker = broker.Broker(programs, folder / "mosquitto", self.port)
+        self.broker = broker.Broker(programs, folder / "mosquitto", self.port, tls, public_key_file)
         self.broker.configure()
         set_account(self.broker.password_file, self.username, self.password)
         super().__init__(
@@ -198,6 +208,11 @@ class MosquittoServer(ServerProcess):
             environment=self.broker.environment(),
         )
 
+    @property
+    def log(self) -> str:
+        """What it has written so far."""
+        return self._log.read_text()
+
     def add_accounts(self, accounts: dict[str, str]) -> None:
         """Let these users in, by password; returns once the broker has read them."""
         for user, password in accounts.items():
@@ -207,3 +222,35 @@ class MosquittoServer(ServerProcess):
     def add_account(self, user: str, password: str) -> None:
         """Let this user in."""
         self.add_accounts({user: password})
+
+
+class TokenBroker(MosquittoServer):
+    """A broker that checks device tokens and speaks TLS, and the key that signs them."""
+
+    def __init__(self, folder: Path, programs: broker.Mosquitto) -> None:
+        assert programs.plugin is not None
+        self.keys = folder / "keys"
+        make_keys(self.keys, now=time.time())
+        make_certificates(self.keys, now=time.time())
+        self.ca_file = self.keys / "ca.pem"
+        self.tls_port = find_free_port()
+        tls = broker.Tls(self.tls_port, self.keys / "broker.pem", self.keys / "broker.key")
+        super().__init__(folder, programs, tls, self.keys / "token.pub.pem")
+
+    @property
+    def revocations_file(self) -> Path:
+        """Device tokens that are void."""
+        return self.broker.revocations_file
+
+    def token(
+        self,
+        device_id: str,
+        role: Role = Role.DEVICE,
+        *,
+        now: float | None = None,
+        valid_s: int = 3600,
+    ) -> str:
+        """A good token of a device, unless the options make it a bad one."""
+        private = (self.keys / "token.pem").read_bytes()
+        issued = time.time() if now is None else now
+        return tokens.issue(private, device_id, role, now=issued, valid_s=valid_s, scopes=["read"])

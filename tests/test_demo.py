@@ -16,7 +16,10 @@ from tests.servers import find_free_port
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
-PORTS = ("POSTGRES_PORT", "MQTT_PORT", "INGEST_METRICS_PORT", "OTA_PORT", "DAGSTER_CODE_PORT")
+PORTS = (
+    *("POSTGRES_PORT", "MQTT_PORT", "MQTT_TLS_PORT"),
+    *("INGEST_METRICS_PORT", "OTA_PORT", "DAGSTER_CODE_PORT"),
+)
 RECORDINGS = Path(__file__).parents[2] / "shared/data/kings_creek"
 MAPPING = Path(__file__).parents[1] / "examples/kings_creek/mapping.toml"
 FIELDS = {

@@ -126,6 +126,9 @@ def status(
         typer.echo("the stack is not running: start it with `make dev-up`")
     else:
         Console(highlight=False).print(status_table(current))
+        settings = Stack(Path.cwd()).settings()
+        if settings.mqtt_host == "127.0.0.1" and settings.mqtt_revocations_file is None:
+            typer.echo("the broker does not check device tokens: `zenthos up` says what is missing")
     if current is None or not current.ready():
         raise typer.Exit(1)
 

@@ -5,19 +5,18 @@ is appended, so that ten thousand devices register in seconds; only a replaced o
 file. Writers of all processes take turns by a lock on a file beside it.
 """
 
-import fcntl
 import hashlib
 import os
 import re
 import secrets
 import signal
 from base64 import b64encode
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
 from zenthos_core.errors import ConfigurationError
+from zenthos_core.shared_files import locked, replace_file
 
 ITERATIONS: Final = 1
 """Passwords here are tokens and random strings, which no dictionary holds; the broker hashes
@@ -53,24 +52,24 @@ def set_accounts(path: Path, passwords: Mapping[str, str]) -> None:
         ValueError: for a user name that could not stand in the file.
     """
     lines = {_encode_user(user): _line(user, password) for user, password in passwords.items()}
-    with _locked(path):
+    with locked(path):
         content = path.read_bytes() if path.exists() else b""
         torn = bool(content) and not content.endswith(b"\n")
         if not torn and path.exists() and not any(_holds(content, user) for user in lines):
             _append(path, b"".join(lines.values()))
         else:
             kept = [line for line in content.splitlines(keepends=True) if _keeps(line, lines)]
-            _replace(path, b"".join([*kept, *lines.values()]))
+            replace_file(path, b"".join([*kept, *lines.values()]))
 
 
 def remove_account(path: Path, user: str) -> None:
     """Remove an account where there is one."""
     name = _encode_user(user)
-    with _locked(path):
+    with locked(path):
         content = path.read_bytes() if path.exists() else b""
         if _holds(content, name):
             lines = content.splitlines(keepends=True)
-            _replace(path, b"".join(line for line in lines if _keeps(line, {name: b""})))
+            replace_file(path, b"".join(line for line in lines if _keeps(line, {name: b""})))
 
 
 def reload_broker(pid_file: Path) -> bool:
@@ -114,39 +113,3 @@ def _keeps(line: bytes, replaced: Mapping[bytes, bytes]) -> bool:
 def _append(path: Path, data: bytes) -> None:
     with path.open("ab", buffering=0) as file:
         file.write(data)
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """Write beside and rename; owner and mode stay, so that the broker's user can still read."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            if path.exists():
-                before = path.stat()
-                os.fchmod(file.fileno(), before.st_mode & 0o777)
-                _keep_owner(file.fileno(), before)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _keep_owner(descriptor: int, before: os.stat_result) -> None:
-    mine = os.fstat(descriptor)
-    if (mine.st_uid, mine.st_gid) != (before.st_uid, before.st_gid):
-        os.fchown(descriptor, before.st_uid, before.st_gid)
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Exclusive among threads and processes; the kernel frees it when its holder dies."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(path.with_name(f".{path.name}.lock"), os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)

@@ -55,8 +55,18 @@ class Settings(BaseSettings):
     mqtt_public_address: str = Field(
         "127.0.0.1:1883", description="Broker as devices reach it, told to them at registration."
     )
+    mqtt_tls_port: Port = Field(8883, description="Port of the embedded broker for TLS.")
+    mqtt_ca_file: Path | None = Field(
+        None, description="CA certificate (PEM) by which clients know the broker over TLS."
+    )
+    mqtt_revocations_file: Path | None = Field(
+        None,
+        description="Revocation list of a broker that checks device tokens; "
+        "registration writes to it.",
+    )
     mqtt_password_file: Path | None = Field(
-        None, description="Mosquitto's password file; registration writes device accounts to it."
+        None,
+        description="Password file of a broker that does not; registration writes accounts to it.",
     )
     mqtt_pid_file: Path | None = Field(
         None, description="Mosquitto's pid file; it is told to read its accounts again."

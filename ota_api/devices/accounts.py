@@ -1,7 +1,12 @@
-"""Device accounts at the broker: written at once, read by the broker a moment later."""
+"""What the broker is told of devices: written at once, read by the broker a moment later.
+
+A broker that checks device tokens is told which earlier ones are void; any other has an account
+for each device.
+"""
 
 import asyncio
 import logging
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -9,6 +14,7 @@ from anyio import to_thread
 
 from zenthos_core.broker_accounts import reload_broker, set_account
 from zenthos_core.errors import ConfigurationError
+from zenthos_core.revocations import renew_tokens
 
 RELOAD_DELAY_S: Final = 0.25
 """The broker reads every account at each reload: registrations of this time share one."""
@@ -17,15 +23,28 @@ _logger = logging.getLogger(__name__)
 
 
 class BrokerAccounts:
-    """Mosquitto's password file; without one the broker is told by other means."""
+    """Revocation list or password file; without either the broker is told by other means."""
 
-    def __init__(self, password_file: Path | None, pid_file: Path | None) -> None:
-        self._password_file = password_file
+    def __init__(
+        self,
+        password_file: Path | None,
+        pid_file: Path | None,
+        revocations_file: Path | None = None,
+    ) -> None:
+        self._password_file = password_file if revocations_file is None else None
         self._pid_file = pid_file
+        self._revocations_file = revocations_file
         self._reload: asyncio.Task[None] | None = None
 
+    async def end_earlier_tokens(self, device_id: str, now: int) -> int:
+        """Returns the second at which the device's next token is to be issued."""
+        if self._revocations_file is None:
+            return now
+        renew = partial(renew_tokens, self._revocations_file, device_id, now=now)
+        return await to_thread.run_sync(renew)
+
     async def set(self, device_id: str, token: str) -> None:
-        """Let the device in with that token, and no longer with an earlier one."""
+        """Where devices need an account: let this one in with that token, and no other."""
         if self._password_file is None:
             return
         await to_thread.run_sync(set_account, self._password_file, device_id, token)

@@ -26,8 +26,8 @@ async def register_device(
 ) -> tuple[RegisteredDevice, bool]:
     """A token for the device, and whether the device is new. An earlier token ends at the broker.
 
-    The account is written before the row is committed: a registered device always has one, and an
-    account without a row can store nothing.
+    The broker is told before the row is committed: a registered device can always connect, and one
+    without a row can store nothing.
 
     Raises:
         NotFoundError: where there is no such farm.
@@ -35,10 +35,12 @@ async def register_device(
     """
     farm_id = await _find_farm(farms, wanted)
     created = await devices.insert(wanted, farm_id)
+    now = int(resources.clock())
     if not created:
         _check_same(await devices.find_and_lock(wanted.device_id), wanted, farm_id)
+        now = await resources.accounts.end_earlier_tokens(wanted.device_id, now)
     with _tracer.start_as_current_span("ota.issue_device_token"):
-        registered = _issue(resources, wanted.device_id, farm_id)
+        registered = _issue(resources, wanted.device_id, farm_id, now)
         await resources.accounts.set(wanted.device_id, registered.jwt_token)
     return registered, created
 
@@ -76,8 +78,7 @@ def _check_same(existing: Device | None, wanted: DeviceRegistration, farm_id: UU
         raise ConflictError(f"device {wanted.device_id} is registered with another {differing}")
 
 
-def _issue(resources: Resources, device_id: str, farm_id: UUID) -> RegisteredDevice:
-    now = int(resources.clock())
+def _issue(resources: Resources, device_id: str, farm_id: UUID, now: int) -> RegisteredDevice:
     token = tokens.issue(
         resources.token_keys.private_pem,
         device_id,

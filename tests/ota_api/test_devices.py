@@ -10,10 +10,11 @@ import psycopg
 import pytest
 from paho.mqtt.enums import CallbackAPIVersion
 
-from tests.ota_api.conftest import DEVICE_ID, DEVICE_MODEL, Ota, serving
+from tests.ota_api.conftest import DEVICE_ID, DEVICE_MODEL, Ota, running_ota, serving
 from tests.ota_api.releases import Signer
-from tests.servers import MosquittoServer
+from tests.servers import MosquittoServer, TokenBroker
 from zenthos_core import tokens
+from zenthos_core.revocations import revoke_tokens
 from zenthos_core.settings import Settings
 from zenthos_core.tokens import Identity, Role
 
@@ -170,7 +171,7 @@ def test_farms_in_pages(ota: Ota) -> None:
 
 def connects(server: MosquittoServer, user: str, password: str) -> bool:
     answers: list[bool] = []
-    client = mqtt.Client(CallbackAPIVersion.VERSION2, protocol=mqtt.MQTTv5)
+    client = mqtt.Client(CallbackAPIVersion.VERSION2, client_id=user, protocol=mqtt.MQTTv5)
     client.on_connect = lambda c, u, f, reason, p: answers.append(not reason.is_failure)
     client.username_pw_set(user, password)
     client.connect(server.host, server.port)
@@ -202,6 +203,32 @@ def test_the_broker_lets_a_registered_device_in(
     assert not connects(mosquitto, DEVICE_ID, first)
     assert not connects(mosquitto, "field-sensor-002", second)
     assert connects(mosquitto, mosquitto.username, mosquitto.password)
+
+
+def test_a_broker_that_checks_tokens_lets_it_in_at_once(
+    ota_settings: Settings, token_broker: TokenBroker
+) -> None:
+    keys = {
+        "token_private_key_file": token_broker.keys / "token.pem",
+        "token_public_key_file": token_broker.keys / "token.pub.pem",
+        "mqtt_revocations_file": token_broker.revocations_file,
+    }
+    settings = ota_settings.model_copy(update=keys)
+    with running_ota(settings) as ota:
+        first = ota.register().json()["jwt_token"]
+        assert connects(token_broker, DEVICE_ID, first)
+        assert token_broker.revocations_file.read_text() == ""
+        time.sleep(1)  # tokens are told apart by the second of their issue
+        second = ota.register().json()["jwt_token"]
+        assert connects(token_broker, DEVICE_ID, second)
+        assert wait_until(lambda: not connects(token_broker, DEVICE_ID, first))
+        assert connects(token_broker, DEVICE_ID, second)
+        revoke_tokens(token_broker.revocations_file, [DEVICE_ID], now=time.time())
+        third = ota.register().json()["jwt_token"]
+        assert wait_until(lambda: not connects(token_broker, DEVICE_ID, second))
+        assert connects(token_broker, DEVICE_ID, third)
+    assert settings.mqtt_password_file is not None
+    assert not settings.mqtt_password_file.exists()
 
 
 def wait_until(holds: Callable[[], bool]) -> bool:

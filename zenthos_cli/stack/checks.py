@@ -25,13 +25,21 @@ def check_disk(home: Path) -> None:
 def check_ports(services: Iterable[Service]) -> None:
     """ConfigurationError naming each port that another program has, and how to move ours."""
     busy = [
-        f"port {service.port} ({service.name}) is in use by another program:"
-        f" end it, or set another, such as {_another(service.port_setting, service.port)}"
+        f"port {port} ({service.name}) is in use by another program:"
+        f" end it, or set another, such as {_another(setting, port)}"
         for service in services
-        if service.port is not None and _in_use(service.port)
+        for setting, port in _ports(service)
+        if _in_use(port)
     ]
     if busy:
         raise ConfigurationError("\n".join(busy))
+
+
+def _ports(service: Service) -> Iterable[tuple[str, int]]:
+    """The ports of a service, each with the setting that moves it."""
+    if service.port is not None:
+        yield service.port_setting, service.port
+    yield from service.more_ports.items()
 
 
 def _another(setting: str, port: int) -> str:

@@ -5,18 +5,19 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Protocol
 
+from zenthos_cli.stack.broker_plugin import build_plugin
 from zenthos_cli.stack.checks import check_disk, check_ports
-from zenthos_cli.stack.environment import prepare_environment
-from zenthos_cli.stack.mosquitto import find_mosquitto
+from zenthos_cli.stack.environment import LOOPBACK, prepare_environment
+from zenthos_cli.stack.mosquitto import Mosquitto, find_mosquitto
 from zenthos_cli.stack.plan import Service
 from zenthos_cli.stack.services import plan_services, prepare_services
 from zenthos_cli.stack.state import StackFiles, StackStatus, end_leftovers
 from zenthos_cli.stack.supervisor import supervise_in_background
-from zenthos_core.errors import ConflictError, ZenthosError
+from zenthos_core.errors import ConfigurationError, ConflictError, ZenthosError
 from zenthos_core.settings import Settings, load_settings
 
 WATCH_EVERY_S: Final = 0.05
@@ -29,6 +30,9 @@ class Display(Protocol):
 
     def say(self, text: str) -> None:
         """Show what is being done."""
+
+    def warn(self, text: str) -> None:
+        """Say something that stays on the screen."""
 
     def show(self, status: StackStatus) -> None:
         """Show how far the services are."""
@@ -96,16 +100,26 @@ class Stack:
         if old is not None and end_leftovers(old, patience_s=LEFTOVER_PATIENCE_S):
             display.say("ended what a killed stack had left running")
         files.status.unlink(missing_ok=True)
-        environment = prepare_environment(self.directory)
-        programs = None
-        if environment.own_broker:
-            display.say("looking for Mosquitto (its packages are downloaded where it is missing)")
-            programs = find_mosquitto(environment.home / "mosquitto")
+        programs = self._find_broker(files.home, display)
+        tokens = programs is not None and programs.plugin is not None
+        environment = prepare_environment(self.directory, device_tokens=tokens)
         services = plan_services(environment, programs)
         check_ports(services)
         display.say("preparing databases and configuration")
         prepare_services(environment, programs)
         return services
+
+    def _find_broker(self, home: Path, display: Display) -> Mosquitto | None:
+        """The embedded broker's programs; None where the settings name another broker."""
+        if load_settings(self.directory, with_stack=False).mqtt_host != LOOPBACK:
+            return None
+        display.say("looking for Mosquitto (its packages are downloaded where it is missing)")
+        programs = find_mosquitto(home / "mosquitto")
+        try:
+            return replace(programs, plugin=build_plugin(home / "mosquitto-plugin"))
+        except ConfigurationError as error:
+            display.warn(f"the broker does not check device tokens, passwords serve: {error}")
+            return programs
 
     def _watch(self, files: StackFiles, display: Display, supervisor: int | None = None) -> None:
         """Follow a start to its end; ZenthosError if it fails."""

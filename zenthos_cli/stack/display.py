@@ -54,6 +54,10 @@ class LiveDisplay:
         else:
             self._console.print(text)
 
+    def warn(self, text: str) -> None:
+        """Say something that stays on the screen."""
+        self._console.print(text, style="yellow", soft_wrap=True, markup=False)
+
     def show(self, status: StackStatus) -> None:
         """Show how far the services are."""
         if self._console.is_terminal:

@@ -13,8 +13,9 @@ import msgspec
 from pydantic import SecretStr
 
 from zenthos_cli.stack.keys import make_keys, write_private
-from zenthos_cli.stack.mosquitto import Broker, Mosquitto
+from zenthos_cli.stack.mosquitto import Broker, Mosquitto, Tls
 from zenthos_cli.stack.postgres import PostgresCluster
+from zenthos_cli.stack.tls import make_certificates
 from zenthos_core import tokens
 from zenthos_core.errors import ConfigurationError
 from zenthos_core.settings import STACK_ENV, Settings, load_settings
@@ -58,7 +59,14 @@ class StackEnvironment:
 
     def broker(self, mosquitto: Mosquitto) -> Broker:
         """The embedded broker."""
-        return Broker(mosquitto, self.home / "broker", self.settings.mqtt_port)
+        keys = self.home / "keys"
+        return Broker(
+            mosquitto,
+            self.home / "broker",
+            self.settings.mqtt_port,
+            Tls(self.settings.mqtt_tls_port, keys / "broker.pem", keys / "broker.key"),
+            self.settings.token_public_key_file,
+        )
 
     @property
     def own_postgres(self) -> bool:
@@ -80,8 +88,10 @@ class StackEnvironment:
         }
 
 
-def prepare_environment(directory: Path) -> StackEnvironment:
+def prepare_environment(directory: Path, *, device_tokens: bool = False) -> StackEnvironment:
     """Make what is missing, write `stack.env`, and return what holds now.
+
+    `device_tokens`: whether the embedded broker checks them.
 
     Raises:
         ConfigurationError: for a setting that is wrong.
@@ -91,7 +101,8 @@ def prepare_environment(directory: Path) -> StackEnvironment:
     home.mkdir(parents=True, exist_ok=True)
     kept = _keep_secrets(home / "secrets.json")
     make_keys(home / "keys", now=time.time())
-    values = _defaults(wanted, home, kept)
+    make_certificates(home / "keys", now=time.time())
+    values = _defaults(wanted, home, kept) | _device_accounts(home / "broker", device_tokens)
     values |= {name: getattr(wanted, name) for name in wanted.model_fields_set}
     settings = Settings.model_construct(**(wanted.model_dump() | values | {"home": home}))
     environment = StackEnvironment(
@@ -114,8 +125,7 @@ def _defaults(wanted: Settings, home: Path, kept: Secrets) -> dict[str, object]:
         "blob_url": (home / "blobs").as_uri(),
         "mqtt_password": SecretStr(kept.mqtt),
         "mqtt_public_address": f"{wanted.mqtt_host}:{wanted.mqtt_port}",
-        "mqtt_password_file": home / "broker" / "passwords",
-        "mqtt_pid_file": home / "broker" / "data" / "mosquitto.pid",
+        "mqtt_ca_file": keys / "ca.pem",
         "ota_url": f"http://{LOOPBACK}:{wanted.ota_port}",
         "token_private_key_file": keys / "token.pem",
         "token_public_key_file": keys / "token.pub.pem",
@@ -124,6 +134,16 @@ def _defaults(wanted: Settings, home: Path, kept: Secrets) -> dict[str, object]:
         "root_public_key_file": keys / "root.pub",
         "trusted_keys_file": keys / "keys.json",
         "model_signing_key_file": keys / "model.key",
+    }
+
+
+def _device_accounts(broker: Path, device_tokens: bool) -> dict[str, object]:
+    """Where registration tells the embedded broker of a device."""
+    if device_tokens:
+        return {"mqtt_revocations_file": broker / "revocations"}
+    return {
+        "mqtt_password_file": broker / "passwords",
+        "mqtt_pid_file": broker / "data" / "mosquitto.pid",
     }
 
 

@@ -6,6 +6,7 @@ the process id is the server's own.
 
 import os
 import pwd
+import resource
 import shutil
 from pathlib import Path
 from signal import Signals
@@ -35,6 +36,13 @@ def tool_command(argv: list[str]) -> list[str]:
     return [_setpriv(), *_as_service_user(), *argv]
 
 
+def limited_command(argv: list[str], *, open_files: int) -> list[str]:
+    """`argv`, allowed that many open files, or as many as the system lets us have."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    most = open_files if hard == resource.RLIM_INFINITY else min(open_files, hard)
+    return [_util_linux("prlimit"), f"--nofile={most}:", *argv]
+
+
 def give_to_service_user(path: Path) -> None:
     """Make a file or folder the service user's own; nothing to do for an ordinary user."""
     if os.geteuid() == 0:
@@ -60,7 +68,11 @@ def _search_capability() -> str | None:
 
 
 def _setpriv() -> str:
-    path = shutil.which("setpriv")
+    return _util_linux("setpriv")
+
+
+def _util_linux(name: str) -> str:
+    path = shutil.which(name)
     if path is None:
-        raise ConfigurationError("setpriv is missing: install the package util-linux")
+        raise ConfigurationError(f"{name} is missing: install the package util-linux")
     return path

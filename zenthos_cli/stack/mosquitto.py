@@ -9,13 +9,14 @@ import os
 import shutil
 import socket
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from signal import Signals
 from string import Template
 from typing import Final
 
-from zenthos_cli.stack.launch import give_to_service_user, server_command
+from zenthos_cli.stack.launch import give_to_service_user, limited_command, server_command
 from zenthos_core.errors import ConfigurationError
 
 HOST: Final = "127.0.0.1"
@@ -25,8 +26,12 @@ STOP_SIGNAL: Final = Signals.SIGTERM
 SYSTEM_FOLDERS: Final = (Path("/usr/sbin"), Path("/usr/local/sbin"))
 """Where Mosquitto is installed, which is on the PATH of root alone."""
 
+MAX_OPEN_FILES: Final = 20_500
+"""Bounds the connections: Mosquitto 2.0.11 counts each that ends twice, so that `max_connections`
+lets ever more in. What is beyond it is closed at once."""
+
 _INFRA: Final = Path(__file__).parents[2] / "infra"
-_TEMPLATES: Final = _INFRA / "mosquitto"
+TEMPLATES: Final = _INFRA / "mosquitto"
 _UNPACK: Final = _INFRA / "unpack-debian.sh"
 _PACKAGES: Final = ("mosquitto", "mosquitto-clients")
 _PROGRAMS: Final = ("mosquitto", "mosquitto_sub", "mosquitto_pub")
@@ -39,6 +44,8 @@ class Mosquitto:
 
     folders: tuple[Path, ...]
     libraries: Path | None = None
+    plugin: Path | None = None
+    """Checks device tokens, where it could be built; else devices sign in by the password file."""
 
     def program(self, name: str) -> str:
         """Path of mosquitto, mosquitto_sub or mosquitto_pub; ConfigurationError if missing."""
@@ -73,7 +80,7 @@ def find_mosquitto(unpacked: Path) -> Mosquitto:
     with unpacked.with_name(f"{unpacked.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # tests in several processes share one folder
         if not _unpacked(unpacked).complete:
-            _unpack_packages(unpacked)
+            _unpack_mosquitto(unpacked)
     return _unpacked(unpacked)
 
 
@@ -82,23 +89,45 @@ def _unpacked(folder: Path) -> Mosquitto:
     return Mosquitto((folder / "usr/sbin", folder / "usr/bin"), libraries)
 
 
-def _unpack_packages(folder: Path) -> None:
-    """Unpack beside and rename, so that an interrupted download is never taken for whole."""
+def _unpack_mosquitto(folder: Path) -> None:
+    try:
+        unpack_packages(folder, _PACKAGES)
+    except ConfigurationError as error:
+        raise ConfigurationError(
+            "Mosquitto is missing and its packages could not be unpacked"
+            f" ({error}): {_INSTALL_HINT}"
+        ) from None
+
+
+def unpack_packages(folder: Path, packages: Sequence[str]) -> None:
+    """Unpack Debian packages, with what they need and the machine lacks; no root is needed.
+
+    Beside and renamed, so that an interrupted download is never taken for whole.
+
+    Raises:
+        ConfigurationError: with the last word of the package manager.
+    """
     partial = folder.with_name(f"{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
-    argv = ["sh", str(_UNPACK), "--with-dependencies", str(partial), *_PACKAGES]
+    argv = ["sh", str(_UNPACK), "--with-dependencies", str(partial), *packages]
     try:
         done = subprocess.run(argv, capture_output=True, text=True, check=False)
         if done.returncode != 0:
             reason = done.stderr.strip().splitlines() or ["no reason given"]
-            raise ConfigurationError(
-                "Mosquitto is missing and its packages could not be unpacked"
-                f" ({reason[-1]}): {_INSTALL_HINT}"
-            )
+            raise ConfigurationError(reason[-1])
         shutil.rmtree(folder, ignore_errors=True)
         partial.rename(folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+@dataclass(frozen=True)
+class Tls:
+    """A second listener, and the certificate it shows (PEM)."""
+
+    port: int
+    certificate: Path
+    key: Path
 
 
 @dataclass(frozen=True)
@@ -108,11 +137,19 @@ class Broker:
     mosquitto: Mosquitto
     folder: Path
     port: int
+    tls: Tls | None = None
+    public_key_file: Path | None = None
+    """By which the plugin verifies device tokens."""
 
     @property
     def password_file(self) -> Path:
         """Accounts: user name and hashed password a line."""
         return self.folder / "passwords"
+
+    @property
+    def revocations_file(self) -> Path:
+        """Device tokens that are void; the plugin watches it."""
+        return self.folder / "revocations"
 
     @property
     def pid_file(self) -> Path:
@@ -124,28 +161,47 @@ class Broker:
         """Rendered from infra/mosquitto."""
         return self.folder / "mosquitto.conf"
 
+    @property
+    def checks_tokens(self) -> bool:
+        """Whether devices sign in with their token, not by the password file."""
+        return self.mosquitto.plugin is not None and self.public_key_file is not None
+
     def configure(self) -> None:
-        """Write the configuration and access rules; accounts are left as they are."""
-        data_dir = self.folder / "data"
-        data_dir.mkdir(parents=True, exist_ok=True)
-        give_to_service_user(data_dir)
-        self.password_file.touch(mode=0o600)
+        """Write configuration and access rules; accounts and revocations are left as they are."""
+        (self.folder / "data").mkdir(parents=True, exist_ok=True)
+        give_to_service_user(self.folder / "data")
+        for kept in (self.password_file, self.revocations_file):
+            kept.touch(mode=0o600)
         acl_file = self.folder / "acl"
-        acl_file.write_text((_TEMPLATES / "acl").read_text())
+        acl_file.write_text((TEMPLATES / "acl").read_text())
         acl_file.chmod(0o600)
-        template = Template((_TEMPLATES / "mosquitto.conf").read_text())
-        values = {
+        parts = ["mosquitto.conf"]
+        parts += ["tls.conf"] if self.tls else []
+        parts += ["device-tokens.conf"] if self.checks_tokens else []
+        template = Template("".join((TEMPLATES / part).read_text() for part in parts))
+        self.config_file.write_text(template.substitute(self._values()))
+
+    def _values(self) -> dict[str, object]:
+        """What the placeholders of the configuration stand for."""
+        values: dict[str, object] = {
             "port": self.port,
-            "data_dir": data_dir,
+            "data_dir": self.folder / "data",
             "password_file": self.password_file,
-            "acl_file": acl_file,
+            "acl_file": self.folder / "acl",
             "pid_file": self.pid_file,
+            "plugin": self.mosquitto.plugin,
+            "public_key_file": self.public_key_file,
+            "revocations_file": self.revocations_file,
         }
-        self.config_file.write_text(template.substitute(values))
+        if self.tls is not None:
+            values["tls_port"] = self.tls.port
+            values |= {"certificate": self.tls.certificate, "certificate_key": self.tls.key}
+        return values
 
     def command(self) -> list[str]:
         """The broker as a foreground process; send it STOP_SIGNAL to stop."""
         argv = [self.mosquitto.program("mosquitto"), "-c", str(self.config_file)]
+        argv = limited_command(argv, open_files=MAX_OPEN_FILES)
         return server_command(argv, death_signal=STOP_SIGNAL)
 
     def environment(self) -> dict[str, str]:

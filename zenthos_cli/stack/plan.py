@@ -58,6 +58,9 @@ class Service:
     port_setting: str = ""
     """The setting that moves it to another port."""
 
+    more_ports: Mapping[str, int] = field(default_factory=dict)
+    """Others that it listens on, by the setting that moves each."""
+
     before_start: Callable[[], None] = nothing
     is_ready: Callable[[], bool] = always_ready
     """Asked again and again from a thread; must return within seconds."""

@@ -95,6 +95,7 @@ def _mosquitto(environment: StackEnvironment, programs: Mosquitto) -> Service:
         environment=broker.environment(),
         port=broker.port,
         port_setting="ZENTHOS_MQTT_PORT",
+        more_ports={"ZENTHOS_MQTT_TLS_PORT": environment.settings.mqtt_tls_port},
         is_ready=broker.accepts_connections,
         stop_signal=mosquitto.STOP_SIGNAL,
     )

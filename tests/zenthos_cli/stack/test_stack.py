@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -10,17 +11,23 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
+import paho.mqtt.client as paho
 import psycopg
 import pytest
+from paho.mqtt.enums import CallbackAPIVersion
 
 from tests.servers import find_free_port
 from tests.zenthos_cli.stack.processes import processes_with, wait_until
 from zenthos_cli.stack.mosquitto import Mosquitto
 from zenthos_cli.stack.state import StackFiles
-from zenthos_core.settings import load_settings
+from zenthos_core.settings import Settings, load_settings
 
 COMMAND = [sys.executable, "-c", "from zenthos_cli.main import app; app()"]
-PORTS = ("POSTGRES_PORT", "MQTT_PORT", "INGEST_METRICS_PORT", "OTA_PORT", "DAGSTER_CODE_PORT")
+PORTS = (
+    *("POSTGRES_PORT", "MQTT_PORT", "MQTT_TLS_PORT"),
+    *("INGEST_METRICS_PORT", "OTA_PORT", "DAGSTER_CODE_PORT"),
+)
 SERVICES = {
     *("postgres", "mosquitto", "migrations", "ingest", "ota-api", "mlflow"),
     *("dagster-code", "dagster-webserver", "dagster-daemon"),
@@ -75,15 +82,64 @@ class Machine:
 
 
 @pytest.fixture
-def machine(tmp_path: Path, mosquitto_programs: Mosquitto) -> Iterator[Machine]:
+def machine(tmp_path: Path, token_programs: Mosquitto) -> Iterator[Machine]:
     machine = Machine(tmp_path)
     machine.home.mkdir()
-    if mosquitto_programs.libraries is not None:  # unpacked once for all tests
-        unpacked = mosquitto_programs.libraries.parents[2]
+    if token_programs.libraries is not None:  # unpacked once for all tests
+        unpacked = token_programs.libraries.parents[2]
         (machine.home / "mosquitto").symlink_to(unpacked)
+    assert token_programs.plugin is not None
+    (machine.home / "mosquitto-plugin").symlink_to(token_programs.plugin.parent)
     yield machine
     machine.zenthos("down")
     assert machine.processes() == {}
+
+
+def register_and_publish(settings: Settings) -> int:
+    """What the broker says to a new device's reading, sent by TLS with its token."""
+    body = {
+        "device_id": "field-1",
+        "device_model": "esp32-s3",
+        "device_type": "soil_sensor",
+        "farm_name": "North",
+    }
+    admin = {"Authorization": f"Bearer {settings.admin_token.get_secret_value()}"}
+    url = f"{settings.ota_url}/devices/register"
+    token = httpx.post(url, json=body, headers=admin, trust_env=False).json()["jwt_token"]
+    assert settings.mqtt_revocations_file is not None
+    assert settings.mqtt_password_file is None
+    client = paho.Client(CallbackAPIVersion.VERSION2, client_id="field-1", protocol=paho.MQTTv5)
+    client.username_pw_set("field-1", token)
+    client.tls_set(ca_certs=str(settings.mqtt_ca_file))
+    reasons: list[int] = []
+    client.on_publish = lambda c, u, mid, reason, p: reasons.append(reason.value)
+    client.connect("127.0.0.1", settings.mqtt_tls_port)
+    client.loop_start()
+    client.publish("zenthos/esp32-s3/field-1/telemetry", b"{}", qos=1).wait_for_publish(10)
+    client.loop_stop()
+    client.disconnect()
+    return reasons[0]
+
+
+def test_without_a_compiler_it_says_that_passwords_serve(machine: Machine) -> None:
+    tools = machine.folder / "bin"
+    tools.mkdir()
+    for name in ("setpriv", "prlimit"):
+        program = shutil.which(name)
+        assert program is not None
+        (tools / name).symlink_to(program)
+    (machine.home / "mosquitto-plugin").unlink()
+    machine.variables["PATH"] = str(tools)
+    port = int(machine.variables["ZENTHOS_MQTT_TLS_PORT"])
+    with socket.create_server(("127.0.0.1", port)):  # far enough to see what was chosen
+        output = " ".join(machine.zenthos("up", exit_code=1).split())
+    assert "the broker does not check device tokens, passwords serve: there is no C comp" in output
+    assert "sudo apt-get install gcc" in output
+    assert f"set another, such as ZENTHOS_MQTT_TLS_PORT={port + 1}" in output
+    settings = load_settings(machine.folder)
+    assert settings.mqtt_revocations_file is None
+    assert settings.mqtt_password_file == machine.home / "broker" / "passwords"
+    del machine.variables["PATH"]
 
 
 def test_from_start_to_stop(machine: Machine) -> None:
@@ -96,6 +152,8 @@ def test_from_start_to_stop(machine: Machine) -> None:
     for url in (settings.database_url, settings.analytics_database_url):
         with psycopg.connect(url.get_secret_value()) as connection:
             assert connection.execute("SELECT count(*) FROM alembic_version").fetchone() == (1,)
+
+    assert register_and_publish(settings) == 0
 
     assert "runs already" in machine.zenthos("up")
     assert machine.services()["postgres"]["process"] == services["postgres"]["process"]

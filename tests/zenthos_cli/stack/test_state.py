@@ -21,6 +21,9 @@ from zenthos_cli.stack.state import (
 class Silent:
     """A display that shows nothing."""
 
+    def warn(self, text: str) -> None:
+        raise AssertionError(text)
+
     def say(self, text: str) -> None:
         pass
 
