@@ -19,7 +19,7 @@ from zenthos_core.topics import EVERYTHING_FILTER
 SHARED_FILTER: Final = f"$share/ingest/{EVERYTHING_FILTER}"
 SESSION_EXPIRY_S: Final = 7 * 86_400
 KEEP_ALIVE_S: Final = 20
-"""A ping after half of it in which nothing was sent; unanswered for all of it, the broker is gone."""
+"""After half of it without sending comes a ping; unanswered for all of it, the broker is gone."""
 CONNECT_TIMEOUT_S: Final = 10.0
 SEND_TIMEOUT_S: Final = 30.0
 """A broker that saves a gigabyte of waiting messages takes nothing for seconds."""
