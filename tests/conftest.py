@@ -5,6 +5,7 @@ A server that cannot be had skips the test with the reason; in CI (`CI=true`) it
 
 import os
 import secrets
+import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +15,14 @@ import pytest
 from psycopg import sql
 from pydantic import SecretStr
 
-from tests.servers import MosquittoServer, PostgresServer, find_free_port
+from tests.servers import (
+    MosquittoServer,
+    PostgresServer,
+    RabbitServer,
+    RedisServer,
+    debian_root,
+    find_free_port,
+)
 from zenthos_cli.stack.keys import make_keys
 from zenthos_cli.stack.mosquitto import Mosquitto, find_mosquitto
 from zenthos_core.database import Database, migrate
@@ -124,6 +132,46 @@ def mosquitto_programs() -> Mosquitto:
 def mosquitto(mosquitto_programs: Mosquitto, tmp_path: Path) -> Iterator[MosquittoServer]:
     """A broker of this test's own."""
     server = MosquittoServer(tmp_path / "broker", mosquitto_programs)
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def rabbitmq_root() -> Path:
+    """Where RabbitMQ and Erlang are, of the system or unpacked under .zenthos/."""
+    return _debian_root("rabbitmq", RabbitServer)
+
+
+@pytest.fixture(scope="session")
+def redis_root() -> Path:
+    """Where Redis is, of the system or unpacked under .zenthos/."""
+    return _debian_root("redis", RedisServer)
+
+
+def _debian_root(folder: str, server: type[RabbitServer] | type[RedisServer]) -> Path:
+    unpacked = ROOT / ".zenthos" / folder
+    try:
+        return debian_root(unpacked, server.PROGRAM, server.PACKAGES, server.__name__)
+    except ConfigurationError as error:
+        unavailable(error)
+        raise
+
+
+@pytest.fixture(scope="module")
+def rabbitmq(rabbitmq_root: Path) -> Iterator[RabbitServer]:
+    """A RabbitMQ for the tests of a module: it takes five seconds to start."""
+    server = RabbitServer(rabbitmq_root)
+    server.start()
+    yield server
+    server.stop()
+    shutil.rmtree(server.home)
+
+
+@pytest.fixture
+def redis_server(redis_root: Path, tmp_path: Path) -> Iterator[RedisServer]:
+    """A Redis of this test's own."""
+    server = RedisServer(tmp_path, redis_root)
     server.start()
     yield server
     server.stop()

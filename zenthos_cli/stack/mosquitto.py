@@ -4,11 +4,9 @@ Mosquitto is taken from PATH; where it is not installed, the Debian packages are
 folder without root, with the libraries that the machine lacks.
 """
 
-import fcntl
 import os
 import shutil
 import socket
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 from signal import Signals
@@ -16,6 +14,7 @@ from string import Template
 from typing import Final
 
 from zenthos_cli.stack.launch import give_to_service_user, server_command
+from zenthos_cli.stack.packages import ensure_unpacked, install_hint
 from zenthos_core.errors import ConfigurationError
 
 HOST: Final = "127.0.0.1"
@@ -25,12 +24,9 @@ STOP_SIGNAL: Final = Signals.SIGTERM
 SYSTEM_FOLDERS: Final = (Path("/usr/sbin"), Path("/usr/local/sbin"))
 """Where Mosquitto is installed, which is on the PATH of root alone."""
 
-_INFRA: Final = Path(__file__).parents[2] / "infra"
-_TEMPLATES: Final = _INFRA / "mosquitto"
-_UNPACK: Final = _INFRA / "unpack-debian.sh"
+_TEMPLATES: Final = Path(__file__).parents[2] / "infra" / "mosquitto"
 _PACKAGES: Final = ("mosquitto", "mosquitto-clients")
 _PROGRAMS: Final = ("mosquitto", "mosquitto_sub", "mosquitto_pub")
-_INSTALL_HINT: Final = "install it (sudo apt-get install mosquitto mosquitto-clients) and try again"
 
 
 @dataclass(frozen=True)
@@ -44,7 +40,7 @@ class Mosquitto:
         """Path of mosquitto, mosquitto_sub or mosquitto_pub; ConfigurationError if missing."""
         path = shutil.which(name, path=os.pathsep.join(map(str, self.folders)))
         if path is None:
-            raise ConfigurationError(f"{name} is missing: {_INSTALL_HINT}")
+            raise ConfigurationError(f"{name} is missing: {install_hint(_PACKAGES)}")
         return path
 
     def environment(self) -> dict[str, str]:
@@ -69,36 +65,15 @@ def find_mosquitto(unpacked: Path) -> Mosquitto:
     installed = Mosquitto((*map(Path, os.get_exec_path()), *SYSTEM_FOLDERS))
     if installed.complete:
         return installed
-    unpacked.parent.mkdir(parents=True, exist_ok=True)
-    with unpacked.with_name(f"{unpacked.name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # tests in several processes share one folder
-        if not _unpacked(unpacked).complete:
-            _unpack_packages(unpacked)
+    ensure_unpacked(
+        unpacked, _PACKAGES, complete=lambda: _unpacked(unpacked).complete, name="Mosquitto"
+    )
     return _unpacked(unpacked)
 
 
 def _unpacked(folder: Path) -> Mosquitto:
     libraries = next((folder / "usr/lib").glob("*-linux-gnu*"), None)
     return Mosquitto((folder / "usr/sbin", folder / "usr/bin"), libraries)
-
-
-def _unpack_packages(folder: Path) -> None:
-    """Unpack beside and rename, so that an interrupted download is never taken for whole."""
-    partial = folder.with_name(f"{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    argv = ["sh", str(_UNPACK), "--with-dependencies", str(partial), *_PACKAGES]
-    try:
-        done = subprocess.run(argv, capture_output=True, text=True, check=False)
-        if done.returncode != 0:
-            reason = done.stderr.strip().splitlines() or ["no reason given"]
-            raise ConfigurationError(
-                "Mosquitto is missing and its packages could not be unpacked"
-                f" ({reason[-1]}): {_INSTALL_HINT}"
-            )
-        shutil.rmtree(folder, ignore_errors=True)
-        partial.rename(folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 @dataclass(frozen=True)
