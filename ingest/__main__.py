@@ -3,8 +3,10 @@
 import logging
 import signal
 import sys
+from collections.abc import Callable
 from functools import partial
 
+from ingest.forward.forwarders import forwarders_of, running, wake_all
 from ingest.health import serve
 from ingest.metrics import IngestMetrics
 from ingest.service import Service
@@ -17,7 +19,7 @@ from zenthos_core.settings import Settings, load_settings
 logger = logging.getLogger("ingest")
 
 
-def make_service(settings: Settings) -> Service:
+def make_service(settings: Settings, on_commit: Callable[[], None] = lambda: None) -> Service:
     """The service that these settings describe; it connects once it runs."""
     broker = Broker(
         settings.mqtt_host,
@@ -38,6 +40,7 @@ def make_service(settings: Settings) -> Service:
         batch_wait_s=settings.ingest_batch_wait_ms / 1e3,
         hot_days=settings.hot_days,
         metrics=IngestMetrics(),
+        on_commit=on_commit,
     )
 
 
@@ -47,10 +50,14 @@ def main() -> int:
         settings = load_settings()
         setup_logging("ingest", settings.log_level)
         setup_telemetry("ingest")
-        service = make_service(settings)
+        forwarders = forwarders_of(settings)
+        service = make_service(settings, on_commit=partial(wake_all, forwarders))
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: service.stop())
-        with serve(settings.ingest_metrics_port, lambda: service.ready):
+        with (
+            serve(settings.ingest_metrics_port, lambda: service.ready),
+            running(forwarders),
+        ):
             service.run()
     except ConfigurationError as error:
         print(f"ingest: {error}", file=sys.stderr)

@@ -48,8 +48,10 @@ class Service:
         batch_wait_s: float,
         hot_days: int,
         metrics: IngestMetrics,
+        on_commit: Callable[[], None] = lambda: None,
     ) -> None:
         self._broker = broker
+        self._on_commit = on_commit
         self._batch_max = batch_max
         self._batch_wait_s = batch_wait_s
         self._hot_days = hot_days
@@ -143,5 +145,6 @@ class Service:
             subscriber.acknowledge([m.packet_id for m in work.messages if m.packet_id])
         except OSError as error:
             logger.warning("stored, not acknowledged, will come again: %s", error)
+        self._on_commit()
         self._metrics.committed(work.batch.reasons, **outcome._asdict())
         self._metrics.ingest_latency.record(1e3 * (time.time() - work.messages[0].received_at))

@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 from typer.core import TyperGroup
 
+from zenthos_cli import forwarders
 from zenthos_cli.fleet.commands import replay, simulate
 from zenthos_core import __version__
 from zenthos_core.errors import ZenthosError
@@ -65,6 +66,7 @@ bench_app = typer.Typer(
     help="Measure, each time against a peer in the same run.", no_args_is_help=True
 )
 app.add_typer(bench_app, name="bench")
+app.add_typer(forwarders.app, name="forwarders")
 
 
 @app.command()
