@@ -182,7 +182,7 @@ def debian_root(unpacked: Path, program: str, packages: tuple[str, ...], name: s
     """Where Debian's files of a program are: the system, else packages unpacked there."""
     if (SYSTEM / program).exists():
         return SYSTEM
-    ensure_unpacked(unpacked, packages, complete=lambda: (unpacked / program).exists(), name=name)
+    ensure_unpacked(unpacked, packages, complete=(unpacked / program).exists, name=name)
     return unpacked
 
 

@@ -66,10 +66,11 @@ class Forwarder:
         """Something has been committed; from any thread, at any time, and cheap."""
         self._signal(self._woken)
 
-    def stop(self) -> None:
-        """End after the batch in hand, or GRACE_S; returns once the thread has ended."""
+    def stop(self, *, wait: bool = True) -> None:
+        """End after the batch in hand, or GRACE_S; returns once it has ended, if asked to."""
         self._signal(self._stopping)
-        self._thread.join()
+        if wait:
+            self._thread.join()
 
     def _run(self) -> None:
         with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
@@ -117,6 +118,9 @@ class Forwarder:
             await self._open_sink()
             if rows:
                 await self._send(outbox, rows)
+            more = len(rows) == BATCH
+            if not more:
+                self._oldest_s = None
             await self._tidy(outbox)
         except (psycopg.Error, CursorError):
             await self._close_outbox()
@@ -125,7 +129,7 @@ class Forwarder:
             await self._close_sink()
             raise
         self._report_recovery()
-        return 0.0 if len(rows) == BATCH else POLL_S
+        return 0.0 if more else POLL_S
 
     async def _send(self, outbox: Outbox, rows: Sequence[Row]) -> None:
         envelopes = self._envelopes(rows)

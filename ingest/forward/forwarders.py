@@ -3,7 +3,7 @@
 The libraries of a destination are imported only where it is configured.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 
@@ -57,12 +57,14 @@ def wake_all(forwarders: Iterable[Forwarder]) -> None:
 
 
 @contextmanager
-def running(forwarders: Iterable[Forwarder]) -> Iterator[None]:
+def running(forwarders: Sequence[Forwarder]) -> Iterator[None]:
     """Forward while the block runs."""
     for forwarder in forwarders:
         forwarder.start()
     try:
         yield
     finally:
+        for forwarder in forwarders:
+            forwarder.stop(wait=False)
         for forwarder in forwarders:
             forwarder.stop()

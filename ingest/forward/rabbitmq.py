@@ -8,12 +8,14 @@ All of it is durable and declared at each connection, so that a new broker needs
 """
 
 import asyncio
+import logging
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Final
 
 import aio_pika
 from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractExchange, AbstractQueue
+from aio_pika.connection import make_url
 from aio_pika.exceptions import ChannelPreconditionFailed
 
 from ingest.forward.envelope import Envelope, encode
@@ -31,6 +33,8 @@ class RabbitMq:
     """A `Sink` on one connection and channel."""
 
     def __init__(self, url: str, max_deliveries: int) -> None:
+        # What it logs at each try it also raises, and the forwarder tells once.
+        logging.getLogger("aiormq").setLevel(logging.CRITICAL)
         self._url = url
         self._max_deliveries = max_deliveries
         self._connection: AbstractConnection | None = None
@@ -42,7 +46,9 @@ class RabbitMq:
         Raises:
             ForwardError: a queue or exchange is there with other properties.
         """
-        self._connection = await aio_pika.connect(self._url, timeout=CONNECT_TIMEOUT_S)
+        # Kept before it connects, so that `close` also ends one that failed to.
+        self._connection = aio_pika.Connection(make_url(self._url))
+        await self._connection.connect(timeout=CONNECT_TIMEOUT_S)
         async with asyncio.timeout(CONNECT_TIMEOUT_S):
             channel = await self._connection.channel(on_return_raises=True)
             try:

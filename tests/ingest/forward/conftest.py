@@ -13,6 +13,7 @@ import pytest
 import redis
 
 from ingest.forward.forwarder import Forwarder
+from ingest.forward.rabbitmq import EXCHANGE, QUEUES
 from ingest.forward.redis_streams import STREAM
 from ingest.forward.sink import Sink
 from ingest.partitions import Partitions, raw_partition
@@ -159,3 +160,18 @@ def consume(
 def queue_ids(url: str, count: int) -> list[str]:
     """Message ids of `sensor_data`, in order."""
     return [str(message.message_id) for message in consume(url, "sensor_data", count)]
+
+
+def delete_queues(url: str) -> None:
+    """Leave nothing of the topology, as on a new broker."""
+
+    async def delete() -> None:
+        async with await aio_pika.connect(url) as connection:
+            channel = await connection.channel()
+            for name in QUEUES:
+                for queue in (name, f"{name}.dead"):
+                    await channel.queue_delete(queue)
+                await channel.exchange_delete(f"dlx.{name}")
+            await channel.exchange_delete(EXCHANGE)
+
+    asyncio.run(delete())

@@ -13,7 +13,7 @@ from aio_pika.exceptions import PublishError
 from ingest.forward.envelope import Envelope
 from ingest.forward.forwarder import Forwarder
 from ingest.forward.rabbitmq import EXCHANGE, QUEUES, RabbitMq
-from tests.ingest.forward.conftest import Outbox, consume, queue_ids
+from tests.ingest.forward.conftest import Outbox, consume, delete_queues, queue_ids
 from tests.ingest.messages import DEVICE, telemetry
 from tests.servers import RabbitServer
 from zenthos_core.errors import ForwardError
@@ -43,13 +43,8 @@ async def open_sink(server: RabbitServer, deliveries: int = DELIVERIES) -> Async
 
 
 @pytest.fixture(autouse=True)
-async def _empty(rabbitmq: RabbitServer) -> None:
-    async with channel_of(rabbitmq) as channel:
-        for name in QUEUES:
-            for queue in (name, f"{name}.dead"):
-                await channel.queue_delete(queue)
-            await channel.exchange_delete(f"dlx.{name}")
-        await channel.exchange_delete(EXCHANGE)
+def _empty(rabbitmq: RabbitServer) -> None:
+    delete_queues(rabbitmq.url)
 
 
 async def test_each_queue_takes_what_is_its_own(rabbitmq: RabbitServer) -> None:
