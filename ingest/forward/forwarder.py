@@ -42,7 +42,11 @@ class Forwarder:
     """Forwards the outbox to one sink while it runs."""
 
     def __init__(
-        self, name: str, connect: Callable[[], Awaitable[psycopg.AsyncConnection]], sink: Sink
+        self,
+        name: str,
+        connect: Callable[[], Awaitable[psycopg.AsyncConnection]],
+        sink: Sink,
+        metrics: ForwardMetrics,
     ) -> None:
         self.name = name
         self._connect = connect
@@ -52,7 +56,8 @@ class Forwarder:
         self._up = True
         self._oldest_s: float | None = None
         self._tidied_at = -TIDY_S
-        self._metrics = ForwardMetrics(name, self._health)
+        self._metrics = metrics
+        metrics.watch(name, self._health)
         self._loop = asyncio.new_event_loop()
         self._woken = asyncio.Event()
         self._stopping = asyncio.Event()
@@ -118,9 +123,6 @@ class Forwarder:
             await self._open_sink()
             if rows:
                 await self._send(outbox, rows)
-            more = len(rows) == BATCH
-            if not more:
-                self._oldest_s = None
             await self._tidy(outbox)
         except (psycopg.Error, CursorError):
             await self._close_outbox()
@@ -129,7 +131,7 @@ class Forwarder:
             await self._close_sink()
             raise
         self._report_recovery()
-        return 0.0 if more else POLL_S
+        return 0.0 if len(rows) == BATCH else POLL_S
 
     async def _send(self, outbox: Outbox, rows: Sequence[Row]) -> None:
         envelopes = self._envelopes(rows)
@@ -142,7 +144,9 @@ class Forwarder:
         ):
             await self._sink.send(envelopes)
             await outbox.move(rows[-1].position, len(envelopes))
-        self._metrics.moved(len(envelopes), len(rows) - len(envelopes))
+        self._metrics.moved(self.name, len(envelopes), len(rows) - len(envelopes))
+        if len(rows) < BATCH:
+            self._oldest_s = None
 
     def _envelopes(self, rows: Sequence[Row]) -> list[Envelope]:
         envelopes = []

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from functools import partial
 
 from ingest.forward.forwarder import Forwarder
+from ingest.forward.metrics import ForwardMetrics
 from ingest.forward.sink import Sink
 from zenthos_core.database import connect_async
 from zenthos_core.errors import ConfigurationError
@@ -23,7 +24,8 @@ def forwarders_of(settings: Settings) -> list[Forwarder]:
     connect = partial(
         connect_async, settings.database_url.get_secret_value(), application="forward"
     )
-    return [Forwarder(name, connect, sink) for name, sink in sinks_of(settings).items()]
+    sinks, metrics = sinks_of(settings), ForwardMetrics()
+    return [Forwarder(name, connect, sink, metrics) for name, sink in sinks.items()]
 
 
 def sinks_of(settings: Settings) -> dict[str, Sink]:

@@ -8,19 +8,18 @@ from opentelemetry.metrics import CallbackOptions, Observation
 
 
 class Health(NamedTuple):
-    """What is to be observed of a forwarder that has its name's lock."""
+    """What is to be observed of a forwarder."""
 
     up: bool
     lag_s: float
 
 
 class ForwardMetrics:
-    """One forwarder's instruments; `health` returns None while another worker forwards."""
+    """The instruments of all forwarders of a process: a gauge is asked through one object only."""
 
-    def __init__(self, name: str, health: Callable[[], Health | None]) -> None:
+    def __init__(self) -> None:
         meter = metrics.get_meter(__name__)
-        self._labels = {"forwarder": name}
-        self._health = health
+        self._watched: dict[str, Callable[[], Health | None]] = {}
         self._forwarded = meter.create_counter(
             "zenthos.middleware.forwarded",
             description="Messages that the other side has confirmed.",
@@ -37,19 +36,27 @@ class ForwardMetrics:
         meter.create_observable_gauge(
             "zenthos.middleware.forward_up",
             [self._observe_up],
-            description="Whether the other side takes messages.",
+            description="1 while it forwards, 0 in an outage.",
         )
 
-    def moved(self, forwarded: int, skipped: int) -> None:
+    def watch(self, name: str, health: Callable[[], Health | None]) -> None:
+        """Observe a forwarder; `health` returns None while another worker forwards."""
+        self._watched[name] = health
+
+    def moved(self, name: str, forwarded: int, skipped: int) -> None:
         """Count a batch that the cursor has passed."""
-        self._forwarded.add(forwarded, self._labels)
+        self._forwarded.add(forwarded, {"forwarder": name})
         if skipped:
-            self._skipped.add(skipped, self._labels)
+            self._skipped.add(skipped, {"forwarder": name})
 
     def _observe_lag(self, _: CallbackOptions) -> Iterable[Observation]:
-        health = self._health()
-        return [Observation(health.lag_s, self._labels)] if health else []
+        return [Observation(health.lag_s, {"forwarder": name}) for name, health in self._healths()]
 
     def _observe_up(self, _: CallbackOptions) -> Iterable[Observation]:
-        health = self._health()
-        return [Observation(int(health.up), self._labels)] if health else []
+        return [
+            Observation(int(health.up), {"forwarder": name}) for name, health in self._healths()
+        ]
+
+    def _healths(self) -> list[tuple[str, Health]]:
+        answers = [(name, health()) for name, health in self._watched.items()]
+        return [(name, health) for name, health in answers if health is not None]

@@ -13,6 +13,7 @@ import pytest
 import redis
 
 from ingest.forward.forwarder import Forwarder
+from ingest.forward.metrics import ForwardMetrics
 from ingest.forward.rabbitmq import EXCHANGE, QUEUES
 from ingest.forward.redis_streams import STREAM
 from ingest.forward.sink import Sink
@@ -91,7 +92,8 @@ class Outbox:
 
     def forwarder(self, name: str, sink: Sink) -> Forwarder:
         """A forwarder on this outbox, not yet started."""
-        return Forwarder(name, partial(connect_async, self.url, application="test"), sink)
+        connect = partial(connect_async, self.url, application="test")
+        return Forwarder(name, connect, sink, ForwardMetrics())
 
 
 @pytest.fixture

@@ -214,8 +214,10 @@ def test_ingest_forwards_and_goes_on_without_the_others(
         assert unique(queue_ids(rabbitmq.url, len(published))) == unique(order)
         assert published == set(order)
         metrics = ingest.get("/metrics")[1]
-        assert re.search(r'_forward_up{forwarder="rabbitmq",.*} 1.0', metrics)
-        assert re.search(r'_forward_lag_s{forwarder="redis",.*} 0.0', metrics)
+        for name in ("rabbitmq", "redis"):
+            assert re.search(rf'_forward_up{{forwarder="{name}",.*}} 1.0', metrics)
+            assert re.search(rf'_forward_lag_s{{forwarder="{name}",.*}} 0.0', metrics)
+            assert re.search(rf'_forwarded_total{{forwarder="{name}",.*}} [1-9]', metrics)
     finally:
         ingest.stop()
     assert "rabbitmq waits, nothing is lost" in ingest.log.read_text()
