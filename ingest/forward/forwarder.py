@@ -115,6 +115,7 @@ class Forwarder:
         try:
             outbox = self._outbox or await self._take_place()
             if outbox is None:
+                self._up, self._oldest_s = True, None  # what is to be told, the other worker tells
                 await self._pause(STANDBY_S)
                 return 0.0
             self._woken.clear()

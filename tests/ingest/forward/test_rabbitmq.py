@@ -85,6 +85,12 @@ async def test_a_message_is_persistent_json_with_its_id(rabbitmq: RabbitServer) 
     assert msgspec.json.decode(first.body)["payload"]["seq"] == 0
 
 
+async def test_a_message_twice_in_a_batch_is_confirmed_twice(rabbitmq: RabbitServer) -> None:
+    async with open_sink(rabbitmq) as sink, channel_of(rabbitmq) as channel:
+        await sink.send([envelope(1), envelope(2), envelope(1)])
+        assert (await channel.get_queue("sensor_data")).declaration_result.message_count == 3
+
+
 @pytest.mark.parametrize("deliveries", [1, DELIVERIES])
 async def test_a_message_refused_each_time_becomes_a_dead_letter(
     rabbitmq: RabbitServer, deliveries: int
