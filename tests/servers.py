@@ -195,7 +195,7 @@ def libraries(root: Path) -> dict[str, str]:
 
 
 class RedisServer(ServerProcess):
-    """A Redis that writes every command to its log before it answers."""
+    """A Redis that has every command on disk before it answers."""
 
     PROGRAM = "usr/bin/redis-server"
     PACKAGES = ("redis-server",)
@@ -212,6 +212,7 @@ class RedisServer(ServerProcess):
             "dir": str(data),
             "requirepass": self._password,
             "appendonly": "yes",
+            "appendfsync": "always",  # else a kill loses what it has confirmed
             "save": "",
         }
         argv = [str(root / self.PROGRAM)]
