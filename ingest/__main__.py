@@ -9,6 +9,7 @@ import sys
 from contextlib import ExitStack
 from functools import partial
 
+from ingest.forward.forwarders import forwarders_of, running, wake_all
 from ingest.health import serve
 from ingest.housekeeping import Housekeeping
 from ingest.limits import Bucket, RateLimiter
@@ -33,6 +34,7 @@ def run(settings: Settings) -> None:
         connect, settings.database_url.get_secret_value(), application="ingest", autocommit=True
     )
     metrics = IngestMetrics()
+    forwarders = forwarders_of(settings)
     with ExitStack() as stack:
         folder = settings.ingest_spool_dir or settings.home / "spool"
         spool = Spool(folder / settings.ingest_worker_id, settings.ingest_spool_max_mb * 2**20)
@@ -44,7 +46,7 @@ def run(settings: Settings) -> None:
             limiter=_limiter(settings),
             metrics=metrics,
             worker_id=settings.ingest_worker_id,
-            on_commit=lambda: None,
+            on_commit=partial(wake_all, forwarders),
         )
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, lambda *_: service.stop())
@@ -57,6 +59,7 @@ def run(settings: Settings) -> None:
                 caught_up_at=lambda: service.caught_up_at,
             )
         )
+        stack.enter_context(running(forwarders))
         service.run()
 
 

@@ -5,6 +5,7 @@ A server that cannot be had skips the test with the reason; in CI (`CI=true`) it
 
 import os
 import secrets
+import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -15,7 +16,15 @@ import pytest
 from psycopg import sql
 from pydantic import SecretStr
 
-from tests.servers import MosquittoServer, PostgresServer, TokenBroker, find_free_port
+from tests.servers import (
+    MosquittoServer,
+    PostgresServer,
+    RabbitServer,
+    RedisServer,
+    TokenBroker,
+    debian_root,
+    find_free_port,
+)
 from zenthos_cli.stack.broker_plugin import build_plugin
 from zenthos_cli.stack.keys import make_keys
 from zenthos_cli.stack.mosquitto import Mosquitto, find_mosquitto
@@ -146,6 +155,46 @@ def token_programs(mosquitto_programs: Mosquitto) -> Mosquitto:
 def token_broker(token_programs: Mosquitto, tmp_path: Path) -> Iterator[TokenBroker]:
     """A broker of this test's own that checks device tokens."""
     server = TokenBroker(tmp_path / "token-broker", token_programs)
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def rabbitmq_root() -> Path:
+    """Where RabbitMQ and Erlang are, of the system or unpacked under .zenthos/."""
+    return _debian_root("rabbitmq", RabbitServer)
+
+
+@pytest.fixture(scope="session")
+def redis_root() -> Path:
+    """Where Redis is, of the system or unpacked under .zenthos/."""
+    return _debian_root("redis", RedisServer)
+
+
+def _debian_root(folder: str, server: type[RabbitServer] | type[RedisServer]) -> Path:
+    unpacked = ROOT / ".zenthos" / folder
+    try:
+        return debian_root(unpacked, server.PROGRAM, server.PACKAGES, server.__name__)
+    except ConfigurationError as error:
+        unavailable(error)
+        raise
+
+
+@pytest.fixture(scope="module")
+def rabbitmq(rabbitmq_root: Path) -> Iterator[RabbitServer]:
+    """A RabbitMQ for the tests of a module: it takes five seconds to start."""
+    server = RabbitServer(rabbitmq_root)
+    server.start()
+    yield server
+    server.stop()
+    shutil.rmtree(server.home)
+
+
+@pytest.fixture
+def redis_server(redis_root: Path, tmp_path: Path) -> Iterator[RedisServer]:
+    """A Redis of this test's own."""
+    server = RedisServer(tmp_path, redis_root)
     server.start()
     yield server
     server.stop()

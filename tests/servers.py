@@ -1,4 +1,7 @@
-"""The real servers that tests use: Postgres and Mosquitto, each in a folder of its own."""
+"""The real servers that tests use, each in a folder of its own.
+
+Postgres, Mosquitto, and the two that ingest forwards to: RabbitMQ and Redis.
+"""
 
 import os
 import secrets
@@ -6,6 +9,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +19,8 @@ import psycopg
 from zenthos_cli.stack import mosquitto as broker
 from zenthos_cli.stack import postgres
 from zenthos_cli.stack.keys import make_keys
-from zenthos_cli.stack.launch import server_command
+from zenthos_cli.stack.launch import give_to_service_user, server_command
+from zenthos_cli.stack.packages import ensure_unpacked
 from zenthos_cli.stack.tls import make_certificates
 from zenthos_core import tokens
 from zenthos_core.broker_accounts import set_account
@@ -24,6 +29,18 @@ from zenthos_core.tokens import Role
 
 START_TIMEOUT_S = 30.0
 TIMESCALEDB = Path(__file__).with_name("timescaledb")
+
+
+HOST = "127.0.0.1"
+
+
+def accepts_connections(port: int) -> bool:
+    """Whether something listens there, on loopback."""
+    try:
+        socket.create_connection((HOST, port), timeout=2).close()
+    except OSError:
+        return False
+    return True
 
 
 def find_free_port() -> int:
@@ -44,7 +61,9 @@ class ServerProcess:
         ready: Callable[[], bool],
         stop_signal: signal.Signals,
         environment: dict[str, str] | None = None,
+        start_timeout_s: float = START_TIMEOUT_S,
     ) -> None:
+        self._start_timeout_s = start_timeout_s
         self._command = command
         self._log = log
         self._ready = ready
@@ -60,7 +79,7 @@ class ServerProcess:
 
     def start(self) -> None:
         """Start and wait until it is ready; again, while what a kill left behind is still there."""
-        deadline = time.monotonic() + START_TIMEOUT_S
+        deadline = time.monotonic() + self._start_timeout_s
         while True:
             with self._log.open("ab") as log:
                 self._process = subprocess.Popen(
@@ -254,3 +273,130 @@ class TokenBroker(MosquittoServer):
         private = (self.keys / "token.pem").read_bytes()
         issued = time.time() if now is None else now
         return tokens.issue(private, device_id, role, now=issued, valid_s=valid_s, scopes=["read"])
+
+
+SYSTEM = Path("/")
+
+
+def debian_root(unpacked: Path, program: str, packages: tuple[str, ...], name: str) -> Path:
+    """Where Debian's files of a program are: the system, else packages unpacked there."""
+    if (SYSTEM / program).exists():
+        return SYSTEM
+    ensure_unpacked(unpacked, packages, complete=(unpacked / program).exists, name=name)
+    return unpacked
+
+
+def libraries(root: Path) -> dict[str, str]:
+    """The environment in which programs of unpacked packages find their libraries."""
+    if root == SYSTEM:
+        return {}
+    folders = [*root.glob("usr/lib/*-linux-gnu*"), *root.glob("lib/*-linux-gnu*")]
+    return {"LD_LIBRARY_PATH": os.pathsep.join(map(str, folders))}
+
+
+class RedisServer(ServerProcess):
+    """A Redis that has every command on disk before it answers."""
+
+    PROGRAM = "usr/bin/redis-server"
+    PACKAGES = ("redis-server",)
+
+    def __init__(self, folder: Path, root: Path) -> None:
+        data = folder / "redis"
+        data.mkdir()
+        give_to_service_user(data)
+        self.port = find_free_port()
+        self._password = secrets.token_hex(8)
+        options = {
+            "bind": HOST,
+            "port": str(self.port),
+            "dir": str(data),
+            "requirepass": self._password,
+            "appendonly": "yes",
+            "appendfsync": "always",  # else a kill loses what it has confirmed
+            "save": "",
+        }
+        argv = [str(root / self.PROGRAM)]
+        for name, value in options.items():
+            argv += [f"--{name}", value]
+        super().__init__(
+            server_command(argv, death_signal=signal.SIGKILL),
+            folder / "redis.log",
+            ready=lambda: accepts_connections(self.port),
+            stop_signal=signal.SIGTERM,
+            environment={"PATH": os.defpath, **libraries(root)},
+        )
+
+    @property
+    def url(self) -> str:
+        """With its password."""
+        return f"redis://:{self._password}@{HOST}:{self.port}"
+
+
+class RabbitServer(ServerProcess):
+    """A RabbitMQ node of its own: no cluster, no epmd, one scheduler."""
+
+    PROGRAM = "usr/lib/rabbitmq/bin/rabbitmq-server"
+    PACKAGES = ("rabbitmq-server",)
+
+    def __init__(self, root: Path) -> None:
+        # Not below a folder that is root's alone: Mnesia asks access(2), which knows no capability.
+        self.home = home = Path(tempfile.mkdtemp(prefix="zenthos-rabbitmq-"))
+        give_to_service_user(home)
+        self.port = find_free_port()
+        self._password = secrets.token_hex(8)
+        (home / "rabbitmq.conf").write_text(
+            f"listeners.tcp.1 = {HOST}:{self.port}\n"
+            f"default_user = test\ndefault_pass = {self._password}\n"
+            "vm_memory_high_watermark.absolute = 256MB\n"
+            "disk_free_limit.absolute = 10MB\n"
+            "log.console = true\nlog.file = false\n"
+        )
+        super().__init__(
+            server_command([str(root / self.PROGRAM), "-noinput"], death_signal=signal.SIGKILL),
+            home / "rabbitmq.log",
+            ready=lambda: accepts_connections(self.port),
+            stop_signal=signal.SIGTERM,
+            environment=self._environment_of(home, root),
+            start_timeout_s=120,  # five seconds where nothing else runs
+        )
+
+    @property
+    def url(self) -> str:
+        """With its password."""
+        return f"amqp://test:{self._password}@{HOST}:{self.port}/"
+
+    def _environment_of(self, home: Path, root: Path) -> dict[str, str]:
+        """Everything below `home`; RABBITMQ_ALLOW_INPUT keeps the script from forking."""
+        arguments = (
+            # a node that is already named, on a fixed port, needs no epmd
+            f"-sname rabbit@localhost -start_epmd false -erl_epmd_port {find_free_port()}"
+            " -kernel inet_dist_use_interface {127,0,0,1} +S 1:1 +SDio 4"
+        )
+        return {
+            "PATH": f"{self._erlang(home, root)}:{os.defpath}",
+            "HOME": str(home),
+            "RABBITMQ_ALLOW_INPUT": "yes",
+            "RABBITMQ_CONF_ENV_FILE": os.devnull,
+            "RABBITMQ_CONFIG_FILE": str(home / "rabbitmq.conf"),
+            "RABBITMQ_ENABLED_PLUGINS_FILE": str(home / "enabled_plugins"),
+            "RABBITMQ_MNESIA_BASE": str(home / "data"),
+            "RABBITMQ_LOG_BASE": str(home / "log"),
+            "RABBITMQ_NODENAME": "rabbit@localhost",
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": arguments,
+            **libraries(root),
+        }
+
+    @staticmethod
+    def _erlang(home: Path, root: Path) -> Path:
+        """A folder with an `erl` that knows where it is: Debian's is sure to be in /usr/lib."""
+        erlang = root / "usr/lib/erlang"
+        emulator = next(erlang.glob("erts-*/bin"))
+        folder = home / "bin"
+        folder.mkdir()
+        (folder / "erl").write_text(
+            "#!/bin/sh\n"
+            f"export ROOTDIR='{erlang}' BINDIR='{emulator}' EMU=beam PROGNAME=erl\n"
+            'exec "$BINDIR/erlexec" "$@"\n'
+        )
+        (folder / "erl").chmod(0o755)
+        return folder

@@ -71,6 +71,7 @@ def test_device_code_imports_nothing_of_ours() -> None:
     ("module", "forbidden"),
     [
         ("ingest.__main__", {"dagster", "polars", "fastapi", "tensorflow", "mlflow", "pandas"}),
+        ("ingest.__main__", {"aio_pika", "redis"}),
         ("zenthos_cli.main", {"dagster", "polars", "fastapi", "tensorflow", "mlflow", "numpy"}),
         ("zenthos_assets.definitions", {"tensorflow", "mlflow", "fastapi"}),
         ("ota_api.app", {"dagster", "polars", "tensorflow", "mlflow", "paho"}),

@@ -51,3 +51,11 @@ class ArchiveError(ZenthosError):
 
 class TrainingError(ZenthosError):
     """There is too little to train on, or training or conversion failed."""
+
+
+class ForwardError(ZenthosError):
+    """A forwarder cannot go on as things are on the other side."""
+
+
+class CursorError(ForwardError):
+    """The cursor of a forwarder is gone, or is of another database."""

@@ -133,6 +133,8 @@ def parse_payload(message_type: str, payload: bytes) -> Message:
         raise InvalidMessageError(
             "payload_too_large", f"{len(payload)} bytes; at most {MAX_PAYLOAD_BYTES}"
         )
+    if not payload.isascii():
+        _check_utf8(payload)
     if rb"\u0000" in payload:
         raise InvalidMessageError("nul_character", "the payload holds the character U+0000")
     if payload.count(b"[") + payload.count(b"{") > MAX_NESTING and nesting(payload) > MAX_NESTING:
@@ -146,6 +148,14 @@ def parse_payload(message_type: str, payload: bytes) -> Message:
     if isinstance(message, Telemetry) and not all(map(isfinite, message.sensors.values())):
         raise InvalidMessageError("not_finite", "a sensor value is not a finite number")
     return message
+
+
+def _check_utf8(payload: bytes) -> None:
+    """The decoder does not look into fields that it does not know."""
+    try:
+        payload.decode()
+    except UnicodeDecodeError as error:
+        raise InvalidMessageError("malformed_json", f"not UTF-8: {error}") from None
 
 
 _STRING_OR_BRACKET: Final = re.compile(rb'"(?:[^"\\]|\\.?)*"?|[\[{\]}]', re.DOTALL)

@@ -104,6 +104,19 @@ class Settings(BaseSettings):
         7, description="Days of readings kept in telemetry_hot; older ones go to the archive alone."
     )
 
+    forward_amqp_url: SecretStr = Field(
+        SecretStr(""), description="RabbitMQ that ingest forwards to; none by default."
+    )
+    forward_redis_url: SecretStr = Field(
+        SecretStr(""), description="Redis that ingest forwards to; none by default."
+    )
+    forward_redis_maxlen: Annotated[int, Field(ge=1_000)] = Field(
+        1_000_000, description="Messages that the Redis stream keeps, about."
+    )
+    forward_max_deliveries: Annotated[int, Field(ge=1, le=1_000)] = Field(
+        5, description="Deliveries from a RabbitMQ queue before a message is a dead letter."
+    )
+
     ota_host: str = Field("127.0.0.1", description="Address the OTA server binds to.")
     ota_port: Port = Field(8080, description="Port of the OTA server.")
     ota_url: str = Field("http://127.0.0.1:8080", description="OTA server as others reach it.")

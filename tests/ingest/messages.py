@@ -76,6 +76,11 @@ BAD: dict[str, tuple[str, bytes, bytes]] = {
     "malformed JSON": ("malformed_json", topic(), b'{"message_id":'),
     "not an object": ("wrong_type", topic(), b"[1, 2]"),
     "not UTF-8": ("malformed_json", topic(), _GOOD.replace(b"v1.2.3", b"\xff\xfe")),
+    "not UTF-8 in an unknown field": (
+        "malformed_json",
+        topic(),
+        telemetry(note="v1.2.3").replace(b"v1.2.3", b"\xff\xfe"),
+    ),
     "number as text": ("wrong_type", topic(), telemetry(sensors={"temperature": "21.5"})),
     "message_id missing": ("wrong_type", topic(), telemetry(message_id=...)),
     "sensors missing": ("wrong_type", topic(), telemetry(sensors=...)),

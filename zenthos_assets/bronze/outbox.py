@@ -4,15 +4,17 @@
 2. Record the hour's next part and the days its readings are about. The part's number is unique, so
    a second run of the same hour waits here, and fails before it can overwrite what the first wrote.
 3. Write the object; read it back and compare rows and content.
-4. Delete what was copied: the same snapshot, so no row that came in between.
-5. Commit. A crash before it leaves the rows and an object that nothing names; the next run
+4. Set aside what some forwarder of ingest has not yet passed. A cursor that moved since the
+   snapshot makes this too much, never too little; the forwarder deletes what it has passed.
+5. Delete what was copied: the same snapshot, so no row that came in between.
+6. Commit. A crash before it leaves the rows and an object that nothing names; the next run
    overwrites that object. A crash after it leaves a recorded object and no rows.
 
 See docs/adr on why rows are deleted before partitions are dropped.
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final
@@ -36,6 +38,13 @@ _SELECT: Final = """
 SELECT id, topic, payload, received_at, ingested_at, qos, retain, redelivered FROM raw_messages
 WHERE message_type = %(table)s AND received_at >= %(hour)s AND received_at < %(end)s
 ORDER BY id LIMIT %(limit)s"""
+_LOCK: Final = "LOCK TABLE forward_backlog IN ROW EXCLUSIVE MODE"
+_CURSOR: Final = "SELECT xid::text, id FROM forwarders ORDER BY forwarders.xid, id LIMIT 1"
+_SET_ASIDE: Final = """
+INSERT INTO forward_backlog (xid, id, message_type, topic, payload, received_at)
+SELECT xid, id, message_type, topic, payload, received_at FROM raw_messages
+WHERE message_type = %(table)s AND received_at >= %(hour)s AND received_at < %(end)s
+AND id <= %(last_id)s AND (xid, id) > (%(cursor_xid)s::xid8, %(cursor_id)s)"""
 _DELETE: Final = """
 DELETE FROM raw_messages WHERE message_type = %(table)s
 AND received_at >= %(hour)s AND received_at < %(end)s AND id <= %(last_id)s"""
@@ -91,7 +100,10 @@ def archive_part(
     """
     connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
     with connection.transaction():
-        scope = {"table": table, "hour": hour, "end": hour + HOUR, "limit": limit}
+        # Before the snapshot is taken: whoever removes a forwarder waits for this transaction.
+        connection.execute(_LOCK)
+        end = hour + HOUR
+        scope: dict[str, object] = {"table": table, "hour": hour, "end": end, "limit": limit}
         rows = connection.cursor(binary=True).execute(_SELECT, scope).fetchall()
         if not rows:
             return None
@@ -109,10 +121,20 @@ def archive_part(
             )
         store.put(lake.BRONZE, key, data)
         verify(store, key, len(frame), content_hash(frame))
-        deleted = connection.execute(_DELETE, {**scope, "last_id": rows[-1][0]}).rowcount
+        scope["last_id"] = rows[-1][0]
+        _set_aside(connection, scope)
+        deleted = connection.execute(_DELETE, scope).rowcount
         if deleted != len(rows):
             raise ArchiveError(f"{key}: copied {len(rows)} rows but would delete {deleted}")
     return part
+
+
+def _set_aside(connection: psycopg.Connection, scope: Mapping[str, object]) -> None:
+    """Keep what is about to be deleted for the forwarder that is furthest behind."""
+    cursor = connection.execute(_CURSOR).fetchone()
+    if cursor is not None:
+        xid, row_id = cursor
+        connection.execute(_SET_ASIDE, {**scope, "cursor_xid": xid, "cursor_id": row_id})
 
 
 def verify(store: BlobStore, key: str, row_count: int, digest: str) -> None:

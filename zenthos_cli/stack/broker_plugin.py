@@ -11,7 +11,8 @@ import subprocess
 from pathlib import Path
 from typing import Final
 
-from zenthos_cli.stack.mosquitto import TEMPLATES, unpack_packages
+from zenthos_cli.stack.mosquitto import TEMPLATES
+from zenthos_cli.stack.packages import unpack_packages
 from zenthos_core.errors import ConfigurationError
 
 SOURCES: Final = TEMPLATES / "plugin"

@@ -4,12 +4,9 @@ Mosquitto is taken from PATH; where it is not installed, the Debian packages are
 folder without root, with the libraries that the machine lacks.
 """
 
-import fcntl
 import os
 import shutil
 import socket
-import subprocess
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from signal import Signals
@@ -17,6 +14,7 @@ from string import Template
 from typing import Final
 
 from zenthos_cli.stack.launch import give_to_service_user, limited_command, server_command
+from zenthos_cli.stack.packages import ensure_unpacked, install_hint
 from zenthos_core.errors import ConfigurationError
 
 HOST: Final = "127.0.0.1"
@@ -30,12 +28,9 @@ MAX_OPEN_FILES: Final = 20_500
 """Bounds the connections: Mosquitto 2.0.11 counts each that ends twice, so that `max_connections`
 lets ever more in. What is beyond it is closed at once."""
 
-_INFRA: Final = Path(__file__).parents[2] / "infra"
-TEMPLATES: Final = _INFRA / "mosquitto"
-_UNPACK: Final = _INFRA / "unpack-debian.sh"
+TEMPLATES: Final = Path(__file__).parents[2] / "infra" / "mosquitto"
 _PACKAGES: Final = ("mosquitto", "mosquitto-clients")
 _PROGRAMS: Final = ("mosquitto", "mosquitto_sub", "mosquitto_pub")
-_INSTALL_HINT: Final = "install it (sudo apt-get install mosquitto mosquitto-clients) and try again"
 
 
 @dataclass(frozen=True)
@@ -51,7 +46,7 @@ class Mosquitto:
         """Path of mosquitto, mosquitto_sub or mosquitto_pub; ConfigurationError if missing."""
         path = shutil.which(name, path=os.pathsep.join(map(str, self.folders)))
         if path is None:
-            raise ConfigurationError(f"{name} is missing: {_INSTALL_HINT}")
+            raise ConfigurationError(f"{name} is missing: {install_hint(_PACKAGES)}")
         return path
 
     def environment(self) -> dict[str, str]:
@@ -76,49 +71,15 @@ def find_mosquitto(unpacked: Path) -> Mosquitto:
     installed = Mosquitto((*map(Path, os.get_exec_path()), *SYSTEM_FOLDERS))
     if installed.complete:
         return installed
-    unpacked.parent.mkdir(parents=True, exist_ok=True)
-    with unpacked.with_name(f"{unpacked.name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # tests in several processes share one folder
-        if not _unpacked(unpacked).complete:
-            _unpack_mosquitto(unpacked)
+    ensure_unpacked(
+        unpacked, _PACKAGES, complete=lambda: _unpacked(unpacked).complete, name="Mosquitto"
+    )
     return _unpacked(unpacked)
 
 
 def _unpacked(folder: Path) -> Mosquitto:
     libraries = next((folder / "usr/lib").glob("*-linux-gnu*"), None)
     return Mosquitto((folder / "usr/sbin", folder / "usr/bin"), libraries)
-
-
-def _unpack_mosquitto(folder: Path) -> None:
-    try:
-        unpack_packages(folder, _PACKAGES)
-    except ConfigurationError as error:
-        raise ConfigurationError(
-            "Mosquitto is missing and its packages could not be unpacked"
-            f" ({error}): {_INSTALL_HINT}"
-        ) from None
-
-
-def unpack_packages(folder: Path, packages: Sequence[str]) -> None:
-    """Unpack Debian packages, with what they need and the machine lacks; no root is needed.
-
-    Beside and renamed, so that an interrupted download is never taken for whole.
-
-    Raises:
-        ConfigurationError: with the last word of the package manager.
-    """
-    partial = folder.with_name(f"{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    argv = ["sh", str(_UNPACK), "--with-dependencies", str(partial), *packages]
-    try:
-        done = subprocess.run(argv, capture_output=True, text=True, check=False)
-        if done.returncode != 0:
-            reason = done.stderr.strip().splitlines() or ["no reason given"]
-            raise ConfigurationError(reason[-1])
-        shutil.rmtree(folder, ignore_errors=True)
-        partial.rename(folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 @dataclass(frozen=True)
