@@ -112,7 +112,7 @@ class BatchBuilder:
         else:
             batch.pending[name] = key, message
             _change(change, message, time, live=not late)
-            arrival = Arrival(message_id, time, received_at, suspect)
+            arrival = (message_id, time, received_at, suspect)
             self._store(publish, device, message, arrival)
 
     def _store(self, publish: Publish, device: Device, message: Message, arrival: Arrival) -> None:

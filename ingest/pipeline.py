@@ -105,6 +105,11 @@ class Pipeline:
             self._give_back(error.cause, error.messages)
 
     @property
+    def room(self) -> int:
+        """How many messages the batch in the making still takes."""
+        return self._batch_max - (len(self._gathering.messages) if self._gathering else 0)
+
+    @property
     def empty(self) -> bool:
         """Whether nothing is on its way."""
         return self._gathering is None and self._is_idle()

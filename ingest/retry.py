@@ -41,8 +41,14 @@ class Patience:
         """What the action returns in the end.
 
         `again` says whether an error is worth another try; `on_failure` is told of each such
-        error and of the seconds until the next try. The last error is raised.
+        error and of the seconds until the next try, 0 for the second one. The last error is raised.
         """
+        try:
+            return action()  # nearly always; what retries hold on to is freed late
+        except Exception as error:
+            if self._stopping.is_set() or not again(error):
+                raise
+            on_failure(error, 0.0)
 
         def report(state: RetryCallState) -> None:
             error = state.outcome.exception() if state.outcome else None

@@ -1,6 +1,7 @@
 """Rows as they are copied into Postgres: the columns of each table and how a row is packed."""
 
 from functools import lru_cache
+from operator import itemgetter
 from struct import Struct
 from typing import Final, NamedTuple
 
@@ -56,13 +57,9 @@ COLD: Final = Table("cold_messages", ("message_id", "device_id", "received_at"),
 TABLES: Final = (TELEMETRY, INFERENCE, STATUS, LOGS, COLD)
 
 
-class Arrival(NamedTuple):
-    """The id of a message, what it is about and when it arrived, in epoch seconds."""
-
-    message_id: bytes
-    time: float
-    received_at: float
-    suspect: bool
+Arrival = tuple[bytes, float, float, bool]
+"""A message's id, what time it is about, when it was received (epoch seconds), whether its clock is
+suspect. A plain tuple: one is made for each message."""
 
 
 _COUNT: Final = Struct(">h").pack
@@ -73,6 +70,7 @@ _INT2: Final = Struct(">ih").pack
 _TIME_AND_ID: Final = Struct(">hiqi16s").pack
 _SIX_FLOATS: Final = Struct(">" + "id" * (len(SENSOR_COLUMNS) + 1)).pack
 _SENSORS: Final = frozenset(SENSOR_COLUMNS)
+_five_sensors: Final = itemgetter(*SENSOR_COLUMNS)
 _encode_json: Final = msgspec.json.Encoder().encode
 
 
@@ -122,7 +120,7 @@ def telemetry_row(message: Telemetry, device: Device, arrival: Arrival) -> bytes
 def _measured(sensors: dict[str, float], signal_strength: float | None) -> tuple[bytes, bytes]:
     """The columns of known sensors and of the signal's strength; all other sensors as `extra`."""
     if signal_strength is not None and sensors.keys() == _SENSORS:
-        a, b, c, d, e = [sensors[name] for name in SENSOR_COLUMNS]
+        a, b, c, d, e = _five_sensors(sensors)
         return _SIX_FLOATS(8, a, 8, b, 8, c, 8, d, 8, e, 8, signal_strength), NULL
     values = [*map(sensors.get, SENSOR_COLUMNS), signal_strength]
     extra = {name: value for name, value in sensors.items() if name not in _SENSORS}
@@ -145,7 +143,7 @@ def inference_row(message: Inference, device: Device, arrival: Arrival) -> bytes
             pgcopy.jsonb(_encode_json(message.result)),
             pgcopy.float8(message.confidence),
             pgcopy.float8_array(message.features),
-            _arrival(arrival.received_at, arrival.suspect),
+            _arrival(*arrival[2:]),
         )
     )
 
@@ -162,7 +160,7 @@ def status_row(message: Status, device: Device, arrival: Arrival) -> bytes:
             pgcopy.int8(message.boot_count),
             pgcopy.label(message.reset_reason),
             _versions(message.firmware_version, message.model_version),
-            _arrival(arrival.received_at, arrival.suspect),
+            _arrival(*arrival[2:]),
         )
     )
 
@@ -175,7 +173,7 @@ def log_row(message: Log, device: Device, arrival: Arrival) -> bytes:
             device.id_column,
             pgcopy.label(message.level),
             pgcopy.text(message.message),
-            _arrival(arrival.received_at, arrival.suspect),
+            _arrival(*arrival[2:]),
         )
     )
 
@@ -194,8 +192,8 @@ def cold_row(message_id: bytes, device: Device, received_at: float) -> bytes:
 
 def _head(table: Table, arrival: Arrival) -> bytes:
     """How many fields follow, `time` and `message_id`."""
-    time_us = pgcopy.postgres_us(arrival.time)
-    return _TIME_AND_ID(len(table.columns), 8, time_us, 16, arrival.message_id)
+    message_id, time, _, _ = arrival
+    return _TIME_AND_ID(len(table.columns), 8, pgcopy.postgres_us(time), 16, message_id)
 
 
 @lru_cache(maxsize=256)

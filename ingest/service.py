@@ -164,7 +164,7 @@ class Service:
             try:
                 pipeline.add(messages)
                 wait_s = IDLE_S if pipeline.empty else BUSY_S
-                messages = self._receive(subscriber, wait_s)
+                messages = self._receive(subscriber, pipeline.room, wait_s)
             except DatabaseAwayError as error:
                 logger.warning("the database is away: %s", error)
                 messages = self._endure(subscriber, error.messages)
@@ -177,8 +177,8 @@ class Service:
                 *(len(error.messages), error),
             )
 
-    def _receive(self, subscriber: Subscriber, wait_s: float) -> list[Publish]:
-        messages = subscriber.receive(self._limits.batch_max, BATCH_BYTES, wait_s)
+    def _receive(self, subscriber: Subscriber, at_most: int, wait_s: float) -> list[Publish]:
+        messages = subscriber.receive(at_most, BATCH_BYTES, wait_s)
         if messages:
             self._metrics.received.add(len(messages))
         if len(messages) > CAUGHT_UP:
@@ -207,7 +207,7 @@ class Service:
                 subscriber.keep_alive()
                 self._stopping.wait(IDLE_S)
             else:
-                messages = self._receive(subscriber, IDLE_S)
+                messages = self._receive(subscriber, self._limits.batch_max, IDLE_S)
         return messages
 
     def _replay(self, subscriber: Subscriber) -> bool:

@@ -210,10 +210,12 @@ def split(buffer: bytes, received_at: float) -> tuple[list[Packet], int]:
     while size - start >= 2:
         length, body = buffer[start + 1], start + 2
         if length >= 0x80:
-            varint = _read_varint(buffer, start + 1)
-            if varint is None:
+            if size - start > 2 and buffer[body] < 0x80:  # two bytes, as a reading takes
+                length, body = length & 0x7F | buffer[body] << 7, body + 1
+            elif varint := _read_varint(buffer, start + 1):
+                length, body = varint
+            else:
                 break
-            length, body = varint
         end = body + length
         if end > size:
             break
