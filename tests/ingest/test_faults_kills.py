@@ -2,15 +2,12 @@
 
 import random
 import time
-from collections.abc import Iterator
 from pathlib import Path
-from signal import SIGHUP, SIGINT, SIGTERM, Signals
 
-import psycopg
 import pytest
 
 from tests.ingest.conftest import DEVICES, IngestProcess
-from tests.ingest.load import Load, assert_exact, publish_all, reading
+from tests.ingest.load import Load, assert_exact
 from tests.servers import MosquittoServer
 
 pytestmark = pytest.mark.fault
