@@ -10,6 +10,7 @@ import sys
 from contextlib import ExitStack
 from functools import partial
 
+from ingest.connections import Connector
 from ingest.forward.forwarders import forwarders_of, running, wake_all
 from ingest.health import serve
 from ingest.housekeeping import Housekeeping
@@ -18,7 +19,6 @@ from ingest.metrics import IngestMetrics
 from ingest.service import Limits, Service
 from ingest.spool import Spool
 from ingest.subscriber import Broker
-from zenthos_core.database import connect
 from zenthos_core.errors import ConfigurationError
 from zenthos_core.observability import setup_logging, setup_telemetry
 from zenthos_core.settings import Settings, load_settings
@@ -31,8 +31,8 @@ TRACE_RATIO = 0.05
 
 def run(settings: Settings) -> None:
     """The service that these settings describe, until a signal ends it."""
-    database = partial(
-        connect, settings.database_url.get_secret_value(), application="ingest", autocommit=True
+    database = Connector(
+        settings.database_url.get_secret_value(), settings.ingest_database_timeout_s
     )
     metrics = IngestMetrics()
     forwarders = forwarders_of(settings)

@@ -81,16 +81,8 @@ class ServerProcess:
         """Start and wait until it is ready; again, while what a kill left behind is still there."""
         deadline = time.monotonic() + self._start_timeout_s
         while True:
-            with self._log.open("ab") as log:
-                self._process = subprocess.Popen(
-                    self._command,
-                    env=self._environment,
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=log,
-                    start_new_session=True,
-                )
-            while self._process.poll() is None:
+            process = self.launch()
+            while process.poll() is None:
                 if self._ready():
                     return
                 if time.monotonic() > deadline:
@@ -100,6 +92,19 @@ class ServerProcess:
             if time.monotonic() > deadline:
                 raise RuntimeError(f"server did not start:\n{self._log.read_text()[-2000:]}")
             time.sleep(0.1)
+
+    def launch(self) -> subprocess.Popen[bytes]:
+        """Start without waiting."""
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(
+                self._command,
+                env=self._environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        return self._process
 
     def stop(self) -> None:
         """Stop it in good order."""

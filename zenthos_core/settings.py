@@ -90,6 +90,9 @@ class Settings(BaseSettings):
     ingest_backlog_burst: AtLeastOne = Field(
         100_000, description="As many of these a device may send at once."
     )
+    ingest_database_timeout_s: AtLeastOne = Field(
+        60, description="Seconds that the database may take to answer ingest; then it is away."
+    )
     ingest_spool_after_s: Annotated[float, Field(ge=0)] = Field(
         60, description="Seconds without the database after which messages go to the local spool."
     )

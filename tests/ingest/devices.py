@@ -1,6 +1,8 @@
 """Devices that publish through paho and keep count of what the broker has acknowledged."""
 
 import time
+from collections import deque
+from collections.abc import Hashable
 from types import TracebackType
 
 import paho.mqtt.client as paho
@@ -16,8 +18,9 @@ class PublishingDevice:
     """One MQTT connection."""
 
     def __init__(self, server: MosquittoServer, username: str) -> None:
-        self._names: dict[int, str] = {}
-        self._answered: set[int] = set()
+        self._answered: deque[int] = deque()
+        self._waiting: dict[int, Hashable] = {}
+        self._acknowledged: set[Hashable] = set()
         self._client = paho.Client(
             CallbackAPIVersion.VERSION2,
             client_id=f"test-{username}",
@@ -48,23 +51,30 @@ class PublishingDevice:
         self._client.loop_stop()
 
     def publish(
-        self, topic: bytes, payload: bytes, name: str = "", *, retain: bool = False
+        self, topic: bytes, payload: bytes, name: Hashable = "", *, retain: bool = False
     ) -> None:
-        """Publish at QoS 1, at most 65,535 messages a connection."""
+        """Publish at QoS 1; one thread publishes and flushes."""
+        self._settle()
         sent = self._client.publish(topic.decode(), payload, qos=1, retain=retain)
-        self._names[sent.mid] = name
+        assert sent.mid not in self._waiting, "more than 65,535 messages in flight"
+        self._waiting[sent.mid] = name
 
     def flush(self) -> None:
         """Wait until everything is acknowledged."""
         deadline = time.monotonic() + DEADLINE_S
-        while self._answered != self._names.keys():
+        while self._waiting:
             assert time.monotonic() < deadline, "not everything is acknowledged"
             time.sleep(0.02)
+            self._settle()
 
     @property
-    def acknowledged(self) -> set[str]:
-        """Names of the messages that the broker has acknowledged."""
-        return {name for mid, name in self._names.items() if mid in self._answered}
+    def acknowledged(self) -> set[Hashable]:
+        """Names of the messages that the broker had acknowledged at the last publish or flush."""
+        return set(self._acknowledged)
+
+    def _settle(self) -> None:
+        while self._answered:
+            self._acknowledged.add(self._waiting.pop(self._answered.popleft()))
 
     def _on_publish(self, _client: object, _data: object, mid: int, *_: object) -> None:
-        self._answered.add(mid)
+        self._answered.append(mid)  # paho holds locks here that its publish waits for

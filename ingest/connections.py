@@ -1,0 +1,49 @@
+"""Connections of ingest to the database, each bounded in how long an answer may take.
+
+A connection that was given up may live on at the server, with locks on the very rows that the next
+try inserts: in the midst of a COPY the server waits for as long as somebody, such as a proxy, keeps
+the connection open. So whoever connects next ends it first.
+"""
+
+import logging
+from collections import deque
+from typing import Final
+
+import psycopg
+
+from zenthos_core.database import connect
+
+logger = logging.getLogger(__name__)
+
+APPLICATION: Final = "ingest"
+# By its name, too: a process of that number may be another's by now. If it is a connection of
+# another worker, that one tries again.
+_END: Final = """
+SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+WHERE pid = %s AND application_name = %s AND usename = current_user
+"""
+
+
+class Connector:
+    """Opens connections in autocommit; any thread may."""
+
+    def __init__(self, url: str, answer_within_s: float) -> None:
+        self._url = url
+        self._answer_within_s = answer_within_s
+        self._given_up: deque[int] = deque()
+
+    def __call__(self) -> psycopg.Connection:
+        """A new connection; psycopg.OperationalError where there is none to be had."""
+        connection = connect(
+            self._url,
+            application=APPLICATION,
+            autocommit=True,
+            answer_within_s=self._answer_within_s,
+            on_silence=self._given_up.append,
+        )
+        while self._given_up:
+            backend_pid = self._given_up[0]
+            connection.execute(_END, [backend_pid, f"zenthos-{APPLICATION}"])
+            self._given_up.popleft()
+            logger.info("ended server process %d, which had not answered", backend_pid)
+        return connection
