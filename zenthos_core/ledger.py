@@ -16,7 +16,8 @@ OUTCOMES: Final = ("stored", "duplicate", "quarantined", "rate_limited")
 _SUMS: Final = ", ".join(f"coalesce(sum({name}), 0)::bigint AS {name}" for name in OUTCOMES)
 _TOTAL: Final = f"""
 SELECT {_SUMS} FROM ledger
-WHERE day >= coalesce(%(since)s::date, '-infinity') AND device_id = coalesce(%(device_id)s, device_id)
+WHERE day >= coalesce(%(since)s::date, '-infinity')
+  AND device_id = coalesce(%(device_id)s, device_id)
 """
 _BY_DAY: Final = f"""
 SELECT day, {_SUMS} FROM ledger
