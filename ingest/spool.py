@@ -152,6 +152,9 @@ class Spool:
             # what has, so this segment is not written to again.
             os.ftruncate(file, before)
             self._end_segment()
+            if not before:  # else a disk that stays full would get an empty one at each try
+                self._path(number).unlink()
+                del self._sizes[number]
             raise SpoolFullError(f"cannot write to {self._folder}: {error.strerror}") from error
         self._sizes[number] = before + len(data)
 

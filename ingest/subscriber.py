@@ -18,7 +18,7 @@ from zenthos_core.topics import EVERYTHING_FILTER
 
 SHARED_FILTER: Final = f"$share/ingest/{EVERYTHING_FILTER}"
 SESSION_EXPIRY_S: Final = 7 * 86_400
-KEEP_ALIVE_S: Final = 20
+KEEP_ALIVE_S: Final = 15
 """After half of it without sending comes a ping; unanswered for all of it, the broker is gone."""
 CONNECT_TIMEOUT_S: Final = 10.0
 SEND_TIMEOUT_S: Final = 30.0

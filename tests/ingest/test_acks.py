@@ -120,6 +120,9 @@ def test_what_went_through_the_spool_is_told_once_it_is_committed(
             assert heard.empty()
             own_postgres.start()
             assert sorted(told(heard, len(asked))) == sorted(asked)
-        assert "replayed" in process.log.read_text()
+        deadline = time.monotonic() + WAIT_S
+        while "replayed" not in process.log.read_text():
+            assert time.monotonic() < deadline, "the spool is not said to be replayed"
+            time.sleep(0.05)
     finally:
         process.stop()
