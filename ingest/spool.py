@@ -164,7 +164,13 @@ class Spool:
             self._file = None
 
     def read(self, after: Position) -> Iterator[Entry]:
-        """Messages in order, from the first that ends behind `after`."""
+        """Messages in order, from the first that ends behind `after`.
+
+        A position in a segment that is not here says nothing of those that are: the clock may have
+        been set back since, or another machine has replayed its own under this worker's id.
+        """
+        if after.segment not in self._sizes:
+            after = BEGINNING
         for number in sorted(self._sizes):
             if number >= after.segment:
                 offset = after.offset if number == after.segment else 0
@@ -181,7 +187,12 @@ class Spool:
     def _set_aside(self, number: int, rest: bytes) -> None:
         """Keep what is no record: cut short by a crash, or damaged."""
         path = self._path(number).with_suffix(".damaged")
-        path.write_bytes(rest)
+        path.unlink(missing_ok=True)  # it may be the segment itself, see below
+        try:
+            path.write_bytes(rest)
+        except OSError:  # a full disk: the whole segment under another name takes no room
+            path.unlink(missing_ok=True)
+            path.hardlink_to(self._path(number))
         logger.error(
             "%d bytes at the end of spool segment %d are no record and are kept in %s; "
             "where a crash cut them short, the broker sends that message again",
@@ -190,7 +201,7 @@ class Spool:
 
     def remove(self, upto: Position) -> None:
         """Remove the segments that have been replayed."""
-        for number in [n for n in self._sizes if n <= upto.segment]:
+        for number in sorted(n for n in self._sizes if n <= upto.segment):  # rule 5: the last last
             if number < upto.segment or upto.offset >= self._sizes[number]:
                 if number == max(self._sizes):
                     self._end_segment()

@@ -195,6 +195,8 @@ class Subscriber:
         return True
 
     def _send(self, data: bytes) -> None:
+        if not data:
+            return  # the broker hears nothing of it: a ping may be due all the same
         with self._sending:
             try:
                 self._socket.sendall(data)

@@ -30,6 +30,9 @@ _PREPARE: Final = "CREATE TEMP TABLE IF NOT EXISTS staged_{0} (LIKE {0}) ON COMM
 # A message whose clock is suspect is stored under its time of receipt, so the same one has another
 # `time` when it comes again, and no unique index sees it. OFFSET 0 keeps the planner at one look
 # into the small index of such rows for each.
+# Nor does a snapshot see what another worker is about to commit: batches with such messages wait
+# for each other, before they hold anything else.
+_DOUBTFUL_LOCK: Final = 0x7A656E646F756274  # any number that all workers agree on
 _DOUBTFUL_STORED: Final = """
 SELECT EXISTS (SELECT FROM {0} t WHERE t.message_id = ANY(%b::uuid[])
   AND (t.clock_suspect OR t.time > t.received_at))
@@ -126,12 +129,14 @@ class Writer:
         if not self._expects_duplicates:
             try:
                 with self._connection.transaction(), self._connection.cursor() as cursor:
+                    _lock_doubtful(cursor, batch)
                     _copy_raw(cursor, batch)
                     _copy_all(cursor, batch)
                     return self._account(cursor, batch, set(), replayed)
             except (errors.UniqueViolation, _StoredAlreadyError):
                 self._expects_duplicates = True
         with self._connection.transaction(), self._connection.cursor() as cursor:
+            _lock_doubtful(cursor, batch)
             _copy_raw(cursor, batch)
             duplicates = batch.pending.keys() - _insert_new(cursor, batch)
             outcome = self._account(cursor, batch, duplicates, replayed)
@@ -166,6 +171,11 @@ def _counted(messages: Iterable[Message]) -> Iterator[str]:
     for message in messages:
         if isinstance(message, Telemetry) and message.seq is not None:
             yield message.device_id
+
+
+def _lock_doubtful(cursor: psycopg.Cursor, batch: Batch) -> None:
+    if any(table.doubtful for table in batch.tables.values()):
+        cursor.execute("SELECT pg_advisory_xact_lock(%s)", [_DOUBTFUL_LOCK])
 
 
 def _copy_raw(cursor: psycopg.Cursor, batch: Batch) -> None:

@@ -163,6 +163,31 @@ def test_the_disk_is_full(
     assert sum("No space left" in message for message in said(ingest)) == 2  # of two processes
 
 
+def test_a_record_cut_short_on_a_full_disk_holds_up_nothing(
+    small_disk: Path,
+    own_postgres: PostgresServer,
+    own_ops_url: str,
+    fleet_broker: MosquittoServer,
+    start_ingest: Start,
+) -> None:
+    ingest = start_ingest()
+    own_postgres.stop()
+    readings = publish_all(fleet_broker, [reading(DEVICES[0]) for _ in range(300)])
+    wait_until(lambda: spooled_bytes(small_disk.parent) > 60_000)
+    ingest.kill()
+    segment = max(small_disk.glob("1/*.spool"))
+    whole = segment.read_bytes()
+    with segment.open("ab") as file:
+        file.write(whole[:100])
+    with suppress(OSError), (small_disk / "filler").open("wb", buffering=0) as filler:
+        while True:
+            filler.write(bytes(4_096))
+    own_postgres.start()
+    ingest.start()
+    assert_exact(own_ops_url, readings, small_disk.parent)
+    assert segment.with_suffix(".damaged").read_bytes() == whole + whole[:100]
+
+
 def test_what_a_crash_cut_short_comes_again(
     tmp_path: Path,
     own_postgres: PostgresServer,

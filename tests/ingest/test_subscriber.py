@@ -154,3 +154,28 @@ def test_pings_keep_an_idle_connection(mosquitto: MosquittoServer) -> None:
     while time.monotonic() < deadline:
         assert subscriber.receive(1, 1, 0.02) == []
     subscriber.close()
+
+
+def test_acknowledging_nothing_postpones_no_ping() -> None:
+    heard = bytearray()
+
+    def listen(server: socket.socket) -> None:
+        connection, _ = server.accept()
+        with connection:
+            connection.sendall(bytes.fromhex("20 03 00 00 00 90 04 0001 00 01"))
+            while data := connection.recv(4096):
+                heard.extend(data)
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        broker = threading.Thread(target=listen, args=[server])
+        broker.start()
+        address = ("127.0.0.1", server.getsockname()[1])
+        subscriber = Subscriber(Broker(*address, "u", "p", "c"), keep_alive_s=1)
+        deadline = time.monotonic() + 1
+        while time.monotonic() < deadline:
+            subscriber.acknowledge([])  # as a replay of the spool does
+            subscriber.keep_alive()
+            time.sleep(0.05)
+        subscriber.close()
+        broker.join()
+    assert heard.endswith(mqtt.PINGREQ + mqtt.DISCONNECT)
