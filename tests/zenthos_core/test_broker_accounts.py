@@ -110,8 +110,13 @@ def test_reload_without_a_broker(tmp_path: Path, content: str | None) -> None:
 
 
 def test_reload_reaches_the_process(tmp_path: Path) -> None:
-    script = "trap 'exit 42' HUP; echo ready; while :; do sleep 0.05; done"
-    with subprocess.Popen(["bash", "-c", script], stdout=subprocess.PIPE, text=True) as process:
+    # not a shell, which cannot trap what its parent ignores, as under nohup
+    script = (
+        "import signal, sys, time; signal.signal(signal.SIGHUP, lambda *_: sys.exit(42));"
+        " print('ready', flush=True); time.sleep(60)"
+    )
+    argv = [sys.executable, "-c", script]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
         (tmp_path / "pid").write_text(str(process.pid))
