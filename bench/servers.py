@@ -11,7 +11,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -19,6 +19,8 @@ from bench.messages import PASSWORD, USERNAME
 from bench.process import BenchError
 from zenthos_cli.stack import mosquitto as broker
 from zenthos_cli.stack import postgres
+from zenthos_cli.stack.broker_plugin import build_plugin
+from zenthos_cli.stack.keys import make_keys
 from zenthos_cli.stack.probes import http_ok
 from zenthos_core import mqtt
 from zenthos_core.broker_accounts import set_accounts
@@ -127,7 +129,9 @@ def running_servers(
         ConfigurationError: one of them cannot be had or does not start.
     """
     _raise_file_limit()
-    programs = broker.find_mosquitto(unpacked_mosquitto.resolve())
+    unpacked = unpacked_mosquitto.resolve()
+    plugin = build_plugin(unpacked.with_name("mosquitto-plugin"))
+    programs = replace(broker.find_mosquitto(unpacked), plugin=plugin)
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="zenthos-bench-")))
         cluster = postgres.PostgresCluster(folder / "postgres", free_port(), secrets.token_hex(8))
@@ -159,8 +163,16 @@ def running_servers(
 
 
 def _configure_broker(programs: broker.Mosquitto, folder: Path) -> tuple[broker.Broker, str]:
-    """The project's configuration with an account for the bench; also ingest's password."""
-    configuration, password = broker.Broker(programs, folder, free_port()), secrets.token_hex(8)
+    """The project's configuration with an account for the bench; also ingest's password.
+
+    The plugin is asked about every connection and message, as in the stack.
+    """
+    keys = folder.with_name("keys")
+    make_keys(keys, now=time.time())
+    configuration = broker.Broker(
+        programs, folder, free_port(), public_key_file=keys / "token.pub.pem"
+    )
+    password = secrets.token_hex(8)
     configuration.configure()
     set_accounts(configuration.password_file, {INGEST_USER: password, USERNAME: PASSWORD})
     with (folder / "acl").open("a") as acl:
