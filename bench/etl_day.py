@@ -10,7 +10,6 @@
 5. The same number of devices gives the same bytes.
 """
 
-import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
@@ -122,7 +121,7 @@ def _sent(fleet: Fleet, hour: int) -> pl.DataFrame:
         qos=pl.lit(1, pl.Int16),
         retain=pl.lit(False),
         redelivered=pl.lit(False),
-    ).cast(dict(SCHEMA))
+    ).cast(SCHEMA)
 
 
 def sent_readings(fleet: Fleet, hour: int) -> pl.DataFrame:
@@ -219,10 +218,10 @@ def _write_rollups(place: FolderStore, fleet: Fleet) -> None:
         hours = 24 if back < WINDOW_DAYS else 0
         if hours:
             frame = _rollups(fleet, day, hours).rename({"start": "bucket"})
-            frame = frame.select(HOURLY_SCHEMA.names()).cast(dict(HOURLY_SCHEMA))
+            frame = frame.select(HOURLY_SCHEMA.names()).cast(HOURLY_SCHEMA)
             place.put(lake.GOLD, lake.day_key("telemetry_hourly", day), parquet.encode(frame))
         frame = _rollups(fleet, day, 1).with_columns(day=pl.col("start").dt.date())
-        frame = frame.select(DAILY_SCHEMA.names()).cast(dict(DAILY_SCHEMA))
+        frame = frame.select(DAILY_SCHEMA.names()).cast(DAILY_SCHEMA)
         place.put(lake.GOLD, lake.day_key("telemetry_daily", day), parquet.encode(frame))
 
 

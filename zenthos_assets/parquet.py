@@ -11,6 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import date, timedelta
 from io import BytesIO
+from itertools import pairwise
 from typing import Final
 
 import polars as pl
@@ -138,7 +139,7 @@ def bucket_slices(rows: int, most: int, buckets: Buckets = ALL_BUCKETS) -> list[
     first, end = buckets
     count = max(1, min(-(-rows // most), end - first))
     cuts = [first + number * (end - first) // count for number in range(count + 1)]
-    return list(zip(cuts, cuts[1:], strict=False))
+    return list(pairwise(cuts))
 
 
 def write_days(

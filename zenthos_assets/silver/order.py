@@ -1,4 +1,4 @@
-"""Which readings of silver remain, and in which order: by integers, since texts cost ten times more.
+"""Which readings of silver remain, and in which order: by integers, since texts cost more.
 
 1. Of a device's messages with the same `message_id`, the first received counts; of those received
    at once, the first in the order given.

@@ -25,6 +25,7 @@ from zlib import crc32
 import msgspec
 import polars as pl
 
+from zenthos_assets.silver.order import arrange
 from zenthos_assets.silver.reference import Reference
 from zenthos_core.errors import InvalidMessageError
 from zenthos_core.messages import SENSOR_COLUMNS, Telemetry, event_time, parse_payload
@@ -61,9 +62,6 @@ READING_SCHEMA: Final = pl.Schema(
         "backlog": pl.Boolean(),
     }
 )
-IDENTITY: Final = ("device_id", "message_id")
-"""Names a reading for ever."""
-
 SCHEMA: Final = pl.Schema(
     {
         "bucket": pl.UInt16(),
@@ -78,8 +76,6 @@ SCHEMA: Final = pl.Schema(
     }
 )
 """Columns of telemetry_cleaned; `bucket` is that of the device."""
-
-ORDER: Final = ("bucket", "device_id", "time", "message_id")
 
 
 @dataclass(frozen=True)
@@ -143,15 +139,12 @@ def clean(readings: pl.DataFrame, reference: Reference, days: Iterable[date]) ->
     """
     wanted = sorted(days)
     return (
-        readings.filter(pl.col("time").dt.date().is_in(wanted))
-        .sort("received_at", maintain_order=True)
-        .unique(IDENTITY, keep="first", maintain_order=True)
+        arrange(readings, wanted)
         .pipe(_place, reference.placements, wanted)
         .pipe(_join_weather, reference.weather)
         .pipe(_flag_irrigation, reference.irrigation)
         .with_columns(quality=quality())
         .select(SCHEMA.names())
-        .sort(ORDER)
     )
 
 
@@ -164,7 +157,11 @@ def unregistered(readings: pl.DataFrame, placements: pl.DataFrame) -> pl.DataFra
 def _place(readings: pl.DataFrame, placements: pl.DataFrame, days: Sequence[date]) -> pl.DataFrame:
     """Rule 6. Nearly every device has one placement on a day: then it is a plain join."""
     spans = placement_spans(placements, days)
-    placed = readings.join(spans, on="device_id", how="inner", maintain_order="left")
+    placed = readings.join(  # a left join is ten times as fast as an inner one that keeps the order
+        spans.with_columns(placed=True), on="device_id", how="left", maintain_order="left"
+    )
+    if placed["placed"].has_nulls():
+        placed = placed.filter("placed")
     if not spans["device_id"].is_duplicated().any():
         return placed
     began = pl.col("begins").is_null() | (pl.col("begins") <= pl.col("time"))
