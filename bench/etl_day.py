@@ -21,6 +21,7 @@ import polars as pl
 
 from ml.features import MAX_DAYS_SINCE, WINDOW_DAYS
 from zenthos_assets import parquet
+from zenthos_assets.bronze import codec
 from zenthos_assets.bronze.outbox import PART_ROWS
 from zenthos_assets.bronze.transforms import SCHEMA
 from zenthos_assets.gold.transforms import DAILY_SCHEMA, HOURLY_SCHEMA
@@ -85,7 +86,7 @@ def prepare(folder: Path, fleet: Fleet) -> list[str]:
             for part, start in enumerate(range(0, len(frame), PART_ROWS)):
                 rows = frame.slice(start, PART_ROWS)
                 key = lake.bronze_key("telemetry", hour, part)
-                place.put(lake.BRONZE, key, parquet.encode(rows))
+                place.put(lake.BRONZE, key, codec.encode(rows))
         _write_rollups(place, fleet)
         (folder / READY).write_text(f"{fleet.devices}\n")
     return sorted(place.keys(lake.BRONZE, "telemetry/"))
