@@ -11,7 +11,8 @@ from zenthos_assets import parquet, plots
 from zenthos_assets.partitions import DAILY, ONE_RUN, SAME_DAY, days_of
 from zenthos_assets.resources import Platform
 from zenthos_assets.silver.checks import SILVER_CHECKS, SILVER_KEY, SilverTally, silver_results
-from zenthos_assets.silver.transforms import SCHEMA, clean, group_days, parse, to_registry
+from zenthos_assets.silver.reference import Reference, read_placements
+from zenthos_assets.silver.transforms import SCHEMA, clean, group_days, parse
 from zenthos_assets.tables import column_lineage, column_schema
 from zenthos_core import lake
 from zenthos_core.topics import MessageType
@@ -69,13 +70,13 @@ def telemetry_cleaned(
     store = platform.store()
     with platform.ops() as connection:
         contents = archived_days(connection, days)
-        registry = read_registry(connection)
+        reference = Reference(read_placements(connection))
     tally = SilverTally()
     counts: dict[date, int] = {}
     for wanted, keys in group_days(contents, days, GROUP_ROWS):
         bronze = [parquet.decode(store.get(lake.BRONZE, key)) for key in keys]
         parsed = parse(pl.concat(bronze)) if bronze else None
-        cleaned = clean(parsed.readings, registry, wanted) if parsed else SCHEMA.to_frame()
+        cleaned = clean(parsed.readings, reference, wanted) if parsed else SCHEMA.to_frame()
         received = sum(count for day, _, count in contents if day in set(wanted))
         tally.add(cleaned, received=received, malformed=parsed.malformed if parsed else 0)
         day = pl.col("time").dt.date()
@@ -103,11 +104,3 @@ def archived_days(
         " WHERE o.table_name = %s AND d.day BETWEEN %s AND %s ORDER BY d.day, d.object_key",
         [MessageType.TELEMETRY, days[0], days[-1]],
     ).fetchall()
-
-
-def read_registry(connection: psycopg.Connection) -> pl.DataFrame:
-    """What the registry knows of each device."""
-    rows = connection.execute(
-        "SELECT id, device_model, farm_id::text, latitude, longitude FROM devices ORDER BY id"
-    ).fetchall()
-    return to_registry(rows)

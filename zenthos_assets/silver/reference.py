@@ -1,0 +1,62 @@
+"""What silver knows beside the readings: placements, weather and irrigation, as frames.
+
+1. A placement holds from `valid_from` to the device's next one; the first holds before, too. A
+   device that is moved keeps its past, and one that is registered late gets all of it.
+2. An irrigation lasts from its start for its duration, or DEFAULT_IRRIGATION where that is unknown.
+3. What is read for some days is all that can matter for them, and nothing that cannot: the same
+   day has the same reference, whatever happened to the fleet afterwards.
+"""
+
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Final
+
+import polars as pl
+import psycopg
+
+_TIME: Final = pl.Datetime("us", "UTC")
+
+DEFAULT_IRRIGATION: Final = timedelta(hours=1)
+
+PLACEMENTS_SCHEMA: Final = pl.Schema(
+    {
+        "device_id": pl.String(),
+        "valid_from": _TIME,
+        "farm_id": pl.String(),
+        "device_type": pl.String(),
+        "device_model": pl.String(),
+        "latitude": pl.Float64(),
+        "longitude": pl.Float64(),
+    }
+)
+IRRIGATION_SCHEMA: Final = pl.Schema({"farm_id": pl.String(), "begins": _TIME, "ends": _TIME})
+WEATHER_SCHEMA: Final = pl.Schema(
+    {
+        "farm_id": pl.String(),
+        "hour": _TIME,
+        "rain_mm": pl.Float64(),
+        "temp_avg": pl.Float64(),
+        "humidity_avg": pl.Float64(),
+        "light_avg": pl.Float64(),
+        "weather_condition": pl.String(),
+    }
+)
+"""Columns of weather_hourly; `hour` is its beginning."""
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Frames of PLACEMENTS_SCHEMA, WEATHER_SCHEMA and IRRIGATION_SCHEMA, in any order."""
+
+    placements: pl.DataFrame
+    weather: pl.DataFrame = field(default_factory=WEATHER_SCHEMA.to_frame)
+    irrigation: pl.DataFrame = field(default_factory=IRRIGATION_SCHEMA.to_frame)
+
+
+def read_placements(connection: psycopg.Connection) -> pl.DataFrame:
+    """Every placement of every device."""
+    rows = connection.execute(
+        "SELECT device_id, valid_from, farm_id::text, device_type, device_model,"
+        " latitude, longitude FROM device_placements ORDER BY device_id, valid_from"
+    ).fetchall()
+    return pl.DataFrame(rows, schema=PLACEMENTS_SCHEMA, orient="row")
