@@ -6,7 +6,7 @@ checksums that etl_runs has of its upstream partitions.
 
 import hashlib
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import date, timedelta
@@ -16,6 +16,7 @@ import polars as pl
 import psycopg
 
 from zenthos_assets import parquet
+from zenthos_assets.config import BuildConfig
 from zenthos_assets.gold.warehouse import Table, is_aggregate, replace_days
 from zenthos_assets.resources import Platform
 from zenthos_assets.runs import Build, checksum, exclusive, latest_builds, outdated, record
@@ -78,51 +79,100 @@ class Outcome:
     builds: dict[date, Build] = field(default_factory=dict)
     rebuilt: set[date] = field(default_factory=set)
 
+    def add(self, builds: Mapping[date, Build]) -> None:
+        """These were built now."""
+        self.builds |= builds
+        self.rebuilt |= builds.keys()
+
     @property
     def rows(self) -> dict[date, int]:
         """Rows by day, in order."""
         return {day: build.rows_out for day, build in sorted(self.builds.items())}
 
 
+@dataclass(frozen=True)
+class Builder:
+    """Builds partitions of one asset within a run that holds them."""
+
+    recipe: Recipe
+    connection: psycopg.Connection
+    store: BlobStore
+    run_id: str
+    force: bool
+
+    def sources(
+        self, days: Sequence[date], others: Mapping[date, Iterable[str]] | None = None
+    ) -> Sources:
+        """Input checksums of days, from their upstream partitions and what else they read."""
+        parts = {day: list((others or {}).get(day, ())) for day in days}
+        counts: list[dict[date, int]] = []
+        for upstream in self.recipe.upstreams:
+            wanted = sorted({needed for day in days for needed in upstream.window(day)})
+            built = latest_builds(self.connection, upstream.name, list(map(str, wanted)))
+            for day, known in parts.items():
+                needed = [built[str(d)] for d in upstream.window(day) if str(d) in built]
+                known += [f"{upstream.name} {b.partition} {b.output_checksum}" for b in needed]
+            counts.append({day: built[str(day)].rows_out for day in days if str(day) in built})
+        version = self.recipe.code_version
+        checksums = {str(day): checksum(version, known) for day, known in parts.items()}
+        return Sources(checksums, counts[0])
+
+    def plan(self, found: Sources, also: Collection[date] = ()) -> tuple[list[date], Outcome]:
+        """The days to build, in order, those of `also` among them, and the builds there are."""
+        built = latest_builds(self.connection, self.recipe.name, list(found.checksums))
+        stale = outdated(found.checksums, built, force=self.force)
+        outcome = Outcome({date.fromisoformat(name): build for name, build in built.items()})
+        return sorted({*map(date.fromisoformat, stale), *also}), outcome
+
+    def build(
+        self, found: Sources, make: Callable[[list[date]], pl.DataFrame], *, rows_at_once: int
+    ) -> Outcome:
+        """Build what is out of date, group by group: objects, then rows and etl_runs at once."""
+        stale, outcome = self.plan(found)
+        table = self.recipe.table
+        computed = is_aggregate(self.connection, table)
+        for group in batches(stale, found.rows, rows_at_once, self.recipe.step_days):
+            begin = time.monotonic()
+            frame = make(group)
+            written = write_objects(self.store, table, frame, group)
+            spent = (time.monotonic() - begin) / len(group)
+            builds = {day: made(found, day, written[day], spent) for day in group}
+            with self.connection.transaction():
+                if not computed:
+                    replace_days(self.connection, table, [frame], group[0], group[-1])
+                record(self.connection, self.recipe.name, builds.values(), run_id=self.run_id)
+            outcome.add(builds)
+        return outcome
+
+
+def made(found: Sources, day: date, written: tuple[str, int], duration_s: float) -> Build:
+    """The row for etl_runs of a day, of which (output checksum, rows) have been written."""
+    output_checksum, rows_out = written
+    return Build(
+        partition=str(day),
+        input_checksum=found.checksums[str(day)],
+        output_checksum=output_checksum,
+        rows_in=found.rows.get(day, 0),
+        rows_out=rows_out,
+        rows_duplicate=0,
+        rows_quarantined=0,
+        duration_s=duration_s,
+    )
+
+
 @contextmanager
-def opened(platform: Platform, recipe: Recipe, days: Sequence[date]) -> Iterator[psycopg.Connection]:
-    """The analytical database, with the days of an asset held for this run."""
-    with platform.analytics() as connection:
-        connection.autocommit = True  # each transaction below is one, and ends when it ends
-        with exclusive(connection, recipe.name, days):
-            yield connection
-
-
-def sources(
-    connection: psycopg.Connection,
+def building(
+    context: dg.AssetExecutionContext,
+    platform: Platform,
+    config: BuildConfig,
     recipe: Recipe,
     days: Sequence[date],
-    others: Mapping[date, Iterable[str]] | None = None,
-) -> Sources:
-    """Input checksums of days, from those of their upstream partitions and what else they read."""
-    parts: dict[date, list[str]] = {day: list((others or {}).get(day, ())) for day in days}
-    rows: dict[date, int] = {}
-    for upstream in recipe.upstreams:
-        wanted = sorted({needed for day in days for needed in upstream.window(day)})
-        built = latest_builds(connection, upstream.name, list(map(str, wanted)))
-        for day, known in parts.items():
-            for needed in map(str, upstream.window(day)):
-                if needed in built:
-                    known.append(f"{upstream.name} {needed} {built[needed].output_checksum}")
-        if upstream is recipe.upstreams[0]:
-            rows = {day: built[str(day)].rows_out for day in days if str(day) in built}
-    checksums = {str(day): checksum(recipe.code_version, known) for day, known in parts.items()}
-    return Sources(checksums, rows)
-
-
-def plan(
-    connection: psycopg.Connection, recipe: Recipe, found: Sources, *, force: bool
-) -> tuple[list[date], Outcome]:
-    """The days to build, in order, and the builds that there are."""
-    built = latest_builds(connection, recipe.name, list(found.checksums))
-    stale = outdated(found.checksums, built, force=force)
-    outcome = Outcome({date.fromisoformat(name): build for name, build in built.items()})
-    return [date.fromisoformat(name) for name in stale], outcome
+) -> Iterator[Builder]:
+    """A builder that holds these days of the asset until the block ends."""
+    with platform.analytics() as connection:
+        connection.autocommit = True  # each transaction is one of its own, and ends where it ends
+        with exclusive(connection, recipe.name, days):
+            yield Builder(recipe, connection, platform.store(), context.run_id, config.force)
 
 
 def batches(
@@ -141,59 +191,17 @@ def batches(
     return groups
 
 
-def build_all(
-    context: dg.AssetExecutionContext,
-    connection: psycopg.Connection,
-    store: BlobStore,
-    recipe: Recipe,
-    found: Sources,
-    *,
-    force: bool,
-    rows_at_once: int,
-    make: Callable[[list[date]], pl.DataFrame],
-) -> Outcome:
-    """Build the days that are out of date, group by group, each written as runs.py says."""
-    stale, outcome = plan(connection, recipe, found, force=force)
-    computed = is_aggregate(connection, recipe.table)
-    for group in batches(stale, found.rows, rows_at_once, recipe.step_days):
-        begin = time.monotonic()
-        frame = make(group)
-        sums = write_objects(store, recipe, frame, group)
-        spent = (time.monotonic() - begin) / len(group)
-        builds = [
-            Build(
-                partition=str(day),
-                input_checksum=found.checksums[str(day)],
-                output_checksum=sums[day][0],
-                rows_in=found.rows.get(day, 0),
-                rows_out=sums[day][1],
-                rows_duplicate=0,
-                rows_quarantined=0,
-                duration_s=spent,
-            )
-            for day in group
-        ]
-        with connection.transaction():
-            if not computed:
-                replace_days(connection, recipe.table, [frame], group[0], group[-1])
-            record(connection, recipe.name, builds, run_id=context.run_id)
-        outcome.builds |= dict(zip(group, builds, strict=True))
-        outcome.rebuilt |= set(group)
-        context.log.info("%s: %s rows of %s to %s", recipe.name, len(frame), group[0], group[-1])
-    return outcome
-
-
 def write_objects(
-    store: BlobStore, recipe: Recipe, frame: pl.DataFrame, days: Iterable[date]
+    store: BlobStore, table: Table, frame: pl.DataFrame, days: Iterable[date]
 ) -> dict[date, tuple[str, int]]:
     """Replace the objects of days; returns the SHA-256 and the rows of each."""
-    day = pl.col(recipe.table.time).cast(pl.Date)
-    parts = frame.partition_by(day.alias("_day"), as_dict=True, include_key=False)
+    day = pl.col(table.time).cast(pl.Date)
+    parts = frame.with_columns(_day=day).partition_by("_day", as_dict=True, include_key=False)
     written = {}
     for wanted in days:
         part = parts.get((wanted,), frame.clear())
         data = parquet.encode(part)
-        store.put(lake.GOLD, lake.day_key(recipe.table.name, wanted), data)
+        store.put(lake.GOLD, lake.day_key(table.name, wanted), data)
         written[wanted] = (hashlib.sha256(data).hexdigest(), len(part))
     return written
 
