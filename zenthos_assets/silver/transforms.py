@@ -146,7 +146,7 @@ def clean(readings: pl.DataFrame, reference: Reference, days: Iterable[date]) ->
         readings.filter(pl.col("time").dt.date().is_in(wanted))
         .sort("received_at", maintain_order=True)
         .unique(IDENTITY, keep="first", maintain_order=True)
-        .pipe(_place, reference.placements, wanted)
+        .pipe(place, reference.placements, wanted)
         .pipe(_join_weather, reference.weather)
         .pipe(_flag_irrigation, reference.irrigation)
         .with_columns(quality=quality())
@@ -161,8 +161,11 @@ def unregistered(readings: pl.DataFrame, placements: pl.DataFrame) -> pl.DataFra
     return readings.filter(pl.col("device_id").is_in(sorted(unknown)))
 
 
-def _place(readings: pl.DataFrame, placements: pl.DataFrame, days: Sequence[date]) -> pl.DataFrame:
-    """Rule 6. Nearly every device has one placement on a day: then it is a plain join."""
+def place(readings: pl.DataFrame, placements: pl.DataFrame, days: Sequence[date]) -> pl.DataFrame:
+    """Rule 6: readings with their placement; those without one are left out.
+
+    Nearly every device has one placement on a day: then it is a plain join.
+    """
     spans = placement_spans(placements, days)
     placed = readings.join(spans, on="device_id", how="inner", maintain_order="left")
     if not spans["device_id"].is_duplicated().any():
