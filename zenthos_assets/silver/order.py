@@ -1,7 +1,8 @@
 """Which readings of silver remain, and in which order: by integers, since texts cost more.
 
-1. Of a device's messages with the same `message_id`, the first received counts; of those received
-   at once, the first in the order given.
+1. Of a device's messages of a day with the same `message_id`, the first received counts; of those
+   received at once, the first in the order given. Each day decides for itself, so that it is the
+   same whether it is built alone or with others.
 2. The order is (bucket, device_id, time, message_id).
 3. Hashes only choose what is looked at closely: equal ones decide nothing.
 """
@@ -17,6 +18,7 @@ IDENTITY: Final = ("device_id", "message_id")
 
 ORDER: Final = ("bucket", "device_id", "time", "message_id")
 MAX_KEY: Final = 2**63 - 1
+_DAY: Final = pl.col("time").dt.date()
 
 
 def arrange(readings: pl.DataFrame, days: Iterable[date]) -> pl.DataFrame:
@@ -34,22 +36,22 @@ def first_received(readings: pl.DataFrame) -> pl.Series:
         return pl.repeat(value=True, n=len(readings), eager=True)
     close = digests.is_in(alike.implode())
     remaining = (
-        readings.select(*IDENTITY, "received_at")
+        readings.select(*IDENTITY, "received_at", day=_DAY)
         .with_row_index("row")
         .filter(close)
         .sort("received_at", maintain_order=True)
-        .unique(IDENTITY, keep="first", maintain_order=True)
+        .unique([*IDENTITY, "day"], keep="first", maintain_order=True)
     )
     return (~close).scatter(remaining["row"], values=True)
 
 
 def count_repeated(readings: pl.DataFrame) -> int:
-    """Rows beyond one for each message of a device."""
+    """Rows beyond one for each message of a device and day."""
     digests = readings["message_id"].hash()
     alike = repeated(digests)
     if alike.is_empty():
         return 0
-    close = readings.select(IDENTITY).filter(digests.is_in(alike.implode()))
+    close = readings.select(*IDENTITY, day=_DAY).filter(digests.is_in(alike.implode()))
     return len(close) - close.n_unique()
 
 
