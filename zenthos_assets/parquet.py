@@ -155,13 +155,24 @@ def write_days(
     A day without rows gets an object without rows: it was built, and nothing was there.
     """
     bucket, table = place
-    parts = frame.with_columns(_day=day).partition_by("_day", as_dict=True, include_key=False)
+    parts = by_day(frame, day)
     counts = {}
     for wanted in days:
-        part = parts.get((wanted,), frame.clear())
+        part = parts.get(wanted, frame.clear())
         store.put(bucket, lake.day_key(table, wanted), encode(part))
         counts[wanted] = len(part)
     return counts
+
+
+def by_day(frame: pl.DataFrame, day: pl.Expr) -> dict[date, pl.DataFrame]:
+    """The rows of each day that has some, in their order; `day` is an expression."""
+    days = frame.select(day.alias("day"))["day"]
+    if len(frame) and days.min() == days.max():
+        return {days[0]: frame}
+    parts = frame.with_columns(_day=days).partition_by(
+        "_day", as_dict=True, include_key=False, maintain_order=True
+    )
+    return {key[0]: part for key, part in parts.items()}
 
 
 def read_days(

@@ -79,8 +79,8 @@ def _by_device(silver: pl.DataFrame) -> pl.DataFrame:
     """Each device's readings together and in order; silver has them so, whatever else its order."""
     device = silver["device_id"].rle_id()
     later = (silver["time"] >= silver["time"].shift()) | (device != device.shift())
-    count = silver["device_id"].n_unique()
-    if later.all() and (device.max() or 0) + 1 == count:
+    runs, devices = device.n_unique(), silver["device_id"].n_unique()
+    if later.all() and runs == devices:
         return silver
     return silver.sort("device_id", "time", "message_id")
 
