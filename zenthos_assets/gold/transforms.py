@@ -82,7 +82,7 @@ def _by_device(silver: pl.DataFrame) -> pl.DataFrame:
     runs, devices = device.n_unique(), silver["device_id"].n_unique()
     if later.all() and runs == devices:
         return silver
-    return silver.sort("device_id", "time", "message_id")
+    return silver.sort("device_id", "time", maintain_order=True)
 
 
 def _statistics() -> dict[str, pl.Expr]:
