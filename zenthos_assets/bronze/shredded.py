@@ -43,6 +43,9 @@ Buckets = tuple[int, int]
 """From, and before."""
 Mask = npt.NDArray[np.bool_]
 
+READ_SCHEMA: Final = pl.Schema([*READING_SCHEMA.items(), (BUCKET, pl.UInt16())])
+"""Columns of Parsed.readings."""
+
 LABELS: Final = ("firmware_version", "model_version", "device_model")
 MAX_LABEL: Final = 64
 SMALLEST_PLAIN: Final = 1e-3
@@ -139,7 +142,7 @@ def _read_plain(data: bytes, buckets: Buckets | None) -> Parsed:
 
 
 def is_telemetry(template: Template, layout: Layout, number: int) -> Telemetry | None:
-    """A text of the template, decoded, with harmless values; None where it breaks a rule (rule 2)."""
+    """A text of the template decoded (rule 2); None where it breaks a rule of the wire."""
     if layout.longest[number] > MAX_PAYLOAD_BYTES:
         return None
     harmless = [
@@ -196,10 +199,11 @@ class _Reader:
             "backlog": self._by_template(backlog),
             BUCKET: pl.Series(self._table[BUCKET]),
         }
-        return pl.DataFrame(columns_of).cast({**READING_SCHEMA, BUCKET: pl.UInt16()})
+        return pl.DataFrame(columns_of).cast(READ_SCHEMA)
 
     def _by_template(self, values: list[bool]) -> Mask:
-        return np.array([*values, False])[self._template]
+        chosen: Mask = np.array([*values, False])[self._template]
+        return chosen
 
     def _doubt(self, fine: pl.Series) -> None:
         """Rule 3; a null is what a row says that has no such value."""
