@@ -92,7 +92,7 @@ def alike(draw: st.DrawFn) -> list[bytes]:
         {name: draw(fields[name]) if name != "sensors" else sensors for name in first}
         for sensors in draw(
             st.lists(
-                st.fixed_dictionaries({name: numbers for name in first["sensors"]})
+                st.fixed_dictionaries(dict.fromkeys(first["sensors"], numbers))
                 if isinstance(first.get("sensors"), dict)
                 else st.just({}),
                 max_size=3,

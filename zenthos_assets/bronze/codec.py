@@ -11,6 +11,7 @@
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from io import BytesIO
 from typing import Final
 
@@ -23,6 +24,7 @@ from zenthos_assets.bronze import columns
 from zenthos_assets.bronze.columns import Kind
 from zenthos_assets.bronze.templates import NUMBER, NoTemplateError, Template, template_of
 from zenthos_assets.bronze.transforms import SCHEMA, bucket_of, device_of
+from zenthos_core import lake
 from zenthos_core.errors import ArchiveError
 
 METADATA_KEY: Final = b"zenthos.shredded"
@@ -95,6 +97,18 @@ def open_object(data: bytes, as_dictionaries: Sequence[str] = ()) -> pq.ParquetF
         return pq.ParquetFile(pa.BufferReader(data), read_dictionary=list(as_dictionaries))
     except (pa.ArrowException, OSError) as error:
         raise ArchiveError(f"not a whole Parquet file: {error}") from None
+
+
+@contextmanager
+def naming(key: str) -> Iterator[None]:
+    """Errors of reading an object say which it is and what to do."""
+    try:
+        yield
+    except (ArchiveError, pa.ArrowException, pl.exceptions.PolarsError, OSError) as error:
+        raise ArchiveError(
+            f"{lake.BRONZE}/{key} is damaged ({error}): put back a copy whose SHA-256 is that in"
+            " bronze_objects, then run the partition again"
+        ) from error
 
 
 def layout_of(file: pq.ParquetFile) -> Layout | None:

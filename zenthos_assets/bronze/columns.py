@@ -186,3 +186,9 @@ def from_arrow(array: pa.ChunkedArray, kind: Kind) -> pl.Series:
             return pl.Series(pl.from_arrow(pa.chunked_array(chunks, pa.int64())), dtype=pl.Int64())
         case _:
             return pl.Series(pl.from_arrow(array))
+
+
+def floats(mantissas: pl.Series, most: int) -> pl.Series:
+    """Decimals as the correctly rounded doubles: polars would multiply by the reciprocal."""
+    quotients = pl.Series(mantissas.fill_null(0).cast(pl.Float64).to_numpy() / 10.0**most)
+    return quotients.set(mantissas.is_null(), None) if mantissas.null_count() else quotients
