@@ -5,6 +5,7 @@ import dagster as dg
 from zenthos_assets.automation import JOBS, SCHEDULES, SENSORS
 from zenthos_assets.bronze.assets import BRONZE_ASSETS, MQTT_STREAM
 from zenthos_assets.bronze.checks import ledger_balances
+from zenthos_assets.bronze.telemetry_days import TELEMETRY_DAYS
 from zenthos_assets.gold.assets import (
     IRRIGATION_EVENTS,
     ml_features,
@@ -24,6 +25,7 @@ def build_definitions(platform: Platform) -> dg.Definitions:
             MQTT_STREAM,
             IRRIGATION_EVENTS,
             *BRONZE_ASSETS,
+            TELEMETRY_DAYS,
             telemetry_cleaned,
             telemetry_hourly,
             telemetry_daily,

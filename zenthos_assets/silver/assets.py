@@ -8,6 +8,7 @@ import polars as pl
 import psycopg
 
 from zenthos_assets import parquet, plots
+from zenthos_assets.bronze import codec
 from zenthos_assets.partitions import DAILY, ONE_RUN, SAME_DAY, days_of
 from zenthos_assets.resources import Platform
 from zenthos_assets.silver.checks import SILVER_CHECKS, SILVER_KEY, SilverTally, silver_results
@@ -74,7 +75,7 @@ def telemetry_cleaned(
     tally = SilverTally()
     counts: dict[date, int] = {}
     for wanted, keys in group_days(contents, days, GROUP_ROWS):
-        bronze = [parquet.decode(store.get(lake.BRONZE, key)) for key in keys]
+        bronze = [codec.decode(store.get(lake.BRONZE, key)) for key in keys]
         parsed = parse(pl.concat(bronze)) if bronze else None
         cleaned = clean(parsed.readings, reference, wanted) if parsed else SCHEMA.to_frame()
         received = sum(count for day, _, count in contents if day in set(wanted))
