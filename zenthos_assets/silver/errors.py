@@ -33,6 +33,12 @@ WHERE asset = %s AND day = ANY(%s) AND state = 'open' AND run_id <> %s"""
 _KEPT: Final = """
 SELECT day, topic, occurrences FROM etl_errors
 WHERE asset = %s AND day = ANY(%s) AND run_id = %s"""
+_OPEN: Final = """
+SELECT reason, device_id, sum(occurrences)::bigint FROM etl_errors
+WHERE asset = %s AND day = ANY(%s) AND state = 'open' GROUP BY 1, 2 ORDER BY 3 DESC, 1, 2"""
+OPEN_SCHEMA: Final = pl.Schema(
+    {"reason": pl.String(), "device_id": pl.String(), "messages": pl.Int64()}
+)
 _STRANGERS: Final = """
 SELECT DISTINCT day, device_id FROM etl_errors
 WHERE asset = %s AND day = ANY(%s) AND reason = %s AND device_id IS NOT NULL"""
@@ -118,3 +124,9 @@ def refused_devices(
     for day, device_id in found:
         refused.setdefault(day, set()).add(device_id)
     return refused
+
+
+def open_errors(connection: psycopg.Connection, asset: str, days: Sequence[date]) -> pl.DataFrame:
+    """What lies open of those days: a frame of OPEN_SCHEMA, the most frequent first."""
+    rows = connection.execute(_OPEN, [asset, list(days)]).fetchall()
+    return pl.DataFrame(rows, schema=OPEN_SCHEMA, orient="row")

@@ -59,7 +59,7 @@ def examine(
     days: Sequence[date],
     *,
     now: datetime,
-    intervals_s: Mapping[str, float],
+    intervals_s: Mapping[str, float | None],
 ) -> Findings:
     """Rules 1 to 6 for those days.
 
@@ -67,7 +67,7 @@ def examine(
         statistics: of those days and of the seven before the first.
         days: the days in question.
         now: until when readings may have come.
-        intervals_s: seconds between reports by device, as registered.
+        intervals_s: seconds between reports by device, where it was registered with them.
     """
     asked = pl.col("day").is_in(list(days))
     totals = _totals(statistics)
@@ -89,9 +89,9 @@ def _totals(statistics: pl.DataFrame) -> pl.DataFrame:
 
 def odd_counts(totals: pl.DataFrame, today: date) -> pl.DataFrame:
     """Rule 2: `day`, `readings`, `usual`."""
-    before = {"window_size": _BEFORE, "closed": "left"}
-    usual = pl.col("readings").rolling_median_by("day", **before)
-    known = pl.col("readings").is_not_null().cast(pl.Int64).rolling_sum_by("day", **before)
+    usual = pl.col("readings").rolling_median_by("day", _BEFORE, closed="left")
+    counted = pl.col("readings").is_not_null().cast(pl.Int64)
+    known = counted.rolling_sum_by("day", _BEFORE, closed="left")
     ratio = pl.col("readings") / pl.col("usual")
     low, high = ODD_RATIOS
     return (
@@ -132,7 +132,7 @@ def implausible(totals: pl.DataFrame) -> pl.DataFrame:
 
 
 def gappy(
-    statistics: pl.DataFrame, *, now: datetime, intervals_s: Mapping[str, float]
+    statistics: pl.DataFrame, *, now: datetime, intervals_s: Mapping[str, float | None]
 ) -> pl.DataFrame:
     """Rule 5: `day`, `device_id`, `coverage`, `longest_gap_s`, `missing_seq`."""
     registered = pl.DataFrame(
