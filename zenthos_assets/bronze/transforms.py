@@ -1,6 +1,7 @@
 """What bronze computes from rows of the outbox; values in, values out."""
 
 import hashlib
+from binascii import crc32
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from datetime import UTC, date, datetime
@@ -65,3 +66,14 @@ def content_hash(frame: pl.DataFrame) -> str:
         digest.update(name)
         digest.update(payload)
     return digest.hexdigest()
+
+
+def device_of(topic: str) -> str:
+    """The device that a topic names; of one outside the grammar, the whole of it."""
+    parts = topic.split("/")
+    return parts[2] if len(parts) == 4 else topic
+
+
+def bucket_of(device_id: str) -> int:
+    """0 to 65535; shards of devices are ranges of it."""
+    return crc32(device_id.encode()) & 0xFFFF

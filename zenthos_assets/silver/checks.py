@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import dagster as dg
 import polars as pl
 
-from zenthos_assets.silver.transforms import IDENTITY
+from zenthos_assets.silver.order import count_repeated
 
 SILVER_KEY = dg.AssetKey(["silver", "telemetry_cleaned"])
 MAX_BAD_SHARE = 0.2
@@ -27,7 +27,7 @@ class SilverTally:
         self.rows += len(cleaned)
         self.duplicates += received - len(cleaned)
         self.malformed += malformed
-        self.repeated_ids += len(cleaned) - cleaned.n_unique(IDENTITY)
+        self.repeated_ids += count_repeated(cleaned)
         self.out_of_range += cleaned.filter(pl.col("quality") != "").height
         self.unplaced += cleaned["farm_id"].null_count()
 
