@@ -61,7 +61,6 @@ from zenthos_assets.gold.warehouse import (
 from zenthos_assets.partitions import DAILY, ONE_RUN, days_of, window_of
 from zenthos_assets.resources import Platform
 from zenthos_assets.runs import latest_builds
-from zenthos_assets.silver.assets import TABLE as SILVER_TABLE
 from zenthos_assets.silver.checks import SILVER_KEY
 from zenthos_assets.silver.transforms import RANGES
 from zenthos_assets.silver.transforms import SCHEMA as SILVER_SCHEMA
@@ -73,7 +72,7 @@ ROWS_AT_ONCE: Final = 2_000_000
 READINGS_AT_ONCE: Final = 1_000_000
 PLOT_DAYS: Final = 31
 
-SILVER_PLACE: Final = (lake.SILVER, SILVER_TABLE)
+SILVER_PLACE: Final = (lake.SILVER, SILVER_KEY.path[-1])
 _READ: Final = pl.Schema(
     {n: SILVER_SCHEMA[n] for n in ("device_id", "time", "message_id", "farm_id", *RANGES)}
 )
@@ -224,9 +223,7 @@ def ml_features(
         wrong += problems(frame, FEATURES_TABLE.key, FEATURE_RANGES)
         windows += full_windows(frame)
     describe(context, outcome)
-    shown = read_window(
-        store, (lake.GOLD, FEATURES_TABLE.name), days[-PLOT_DAYS:], FEATURES_SCHEMA
-    )
+    shown = read_window(store, (lake.GOLD, FEATURES_TABLE.name), days[-PLOT_DAYS:], FEATURES_SCHEMA)
     pictures = {
         "soil_moisture": plots.lines_by_device(
             shown, "date", "soil_7d_avg", title="soil moisture, 7-day mean", unit="%"

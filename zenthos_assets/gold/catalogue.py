@@ -87,8 +87,8 @@ FEATURES_COLUMNS: Final = {
 
 WEATHER_COLUMNS: Final = {
     "farm_id": Column("", _of(SILVER_WEATHER_KEY, "farm_id")),
-    "day": Column("UTC", _of(SILVER_WEATHER_KEY, "bucket")),
-    "hour_count": Column("hours with a report", _of(SILVER_WEATHER_KEY, "bucket")),
+    "day": Column("UTC", _of(SILVER_WEATHER_KEY, "hour")),
+    "hour_count": Column("hours with a report", _of(SILVER_WEATHER_KEY, "hour")),
     "rain_mm": Column("sum, null without a gauge", _of(SILVER_WEATHER_KEY, "rain_mm")),
     "temp_min": Column("°C, least hourly mean", _of(SILVER_WEATHER_KEY, "temp_avg")),
     "temp_avg": Column("°C", _of(SILVER_WEATHER_KEY, "temp_avg")),
@@ -128,4 +128,29 @@ TRENDS_COLUMNS: Final = {
     "temp_days": Column("days with temperature", _of(DAILY_KEY, "temp_avg")),
     "temp_avg": Column("°C", _of(DAILY_KEY, "temp_avg")),
     "temp_slope": Column("°C/week, least squares", _of(DAILY_KEY, "temp_avg", "day")),
+}
+
+HISTORICAL_COLUMNS: Final = {
+    name: Column(meaning, _of(SILVER_KEY, name))
+    for name, meaning in {
+        "device_id": "",
+        "time": "by the device's clock, or of receipt where that is suspect",
+        "message_id": "",
+        "farm_id": "at that time",
+        "received_at": "by the clock of ingest",
+        "soil_moisture": "% at 5 cm",
+        "temperature": "°C",
+        "humidity": "%RH",
+        "light_level": "lux",
+        "battery_voltage": "V",
+        "rainfall_mm": "mm since the last reading",
+        "soil_moisture_20cm": "%",
+        "soil_moisture_40cm": "%",
+        "signal_strength": "dBm",
+        "firmware_version": "",
+        "model_version": "",
+        "quality": "columns that are not to be taken at face value",
+        "weather_condition": "of the farm in that hour",
+        "irrigation_event": "whether the farm was being irrigated",
+    }.items()
 }

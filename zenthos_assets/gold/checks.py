@@ -163,7 +163,7 @@ def usual_spec(asset: dg.AssetKey) -> dg.AssetCheckSpec:
     return dg.AssetCheckSpec(
         "row_count_usual",
         asset=asset,
-        description=f"No day has {UNUSUAL:g} times more or fewer rows than the {USUAL_DAYS} before.",
+        description=f"No day has {UNUSUAL:g} times more or fewer rows than those before it.",
     )
 
 

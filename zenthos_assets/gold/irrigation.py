@@ -45,6 +45,7 @@ RESPONSE_SCHEMA: Final = pl.Schema(
     }
 )
 
+
 def responses(events: pl.DataFrame, hourly: pl.DataFrame) -> pl.DataFrame:
     """One row (RESPONSE_SCHEMA) for each event and device that has an hour before or after it.
 

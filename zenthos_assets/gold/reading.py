@@ -15,7 +15,6 @@ from zenthos_core.errors import ArchiveError, BlobNotFoundError
 SLICE_ROWS: Final = 1_000_000
 """Readings at once, about: bounds memory whatever the fleet."""
 
-BUCKETS: Final = 65_536
 _ASSETS: Final = {lake.SILVER: "silver", lake.GOLD: "gold"}
 
 
@@ -44,16 +43,15 @@ def read_slices(
     schema: pl.Schema,
     rows: Mapping[date, int],
 ) -> Iterator[pl.DataFrame]:
-    """As `read_window`, a day larger than SLICE_ROWS by ranges of device buckets."""
+    """As `read_window`, in ranges of device buckets where there are more than SLICE_ROWS."""
+    total = sum(rows.get(day, 0) for day in days)
+    if total <= SLICE_ROWS:
+        yield read_window(store, place, days, schema)
+        return
     for day in days:
-        slices = -(-rows.get(day, 0) // SLICE_ROWS)
-        if slices <= 1:
-            yield read_window(store, place, [day], schema)
-            continue
         data = store.get(place[0], lake.day_key(place[1], day))
-        for number in range(slices):
-            low, high = (n * BUCKETS // slices for n in (number, number + 1))
-            yield _read(data, place, day, schema, pl.col("bucket").is_between(low, high - 1))
+        for buckets in parquet.bucket_slices(rows.get(day, 0), SLICE_ROWS):
+            yield _read(data, place, day, schema, buckets)
 
 
 def _read(
@@ -61,13 +59,13 @@ def _read(
     place: tuple[str, str],
     day: date,
     schema: pl.Schema,
-    condition: pl.Expr | None = None,
+    buckets: parquet.Buckets | None = None,
 ) -> pl.DataFrame:
-    scan = pl.scan_parquet(BytesIO(data))
     try:
-        wanted = scan if condition is None else scan.filter(condition)
-        return wanted.select(schema.names()).collect()
-    except pl.exceptions.PolarsError as error:
+        if buckets:
+            return parquet.read_buckets(data, buckets, schema.names())
+        return pl.read_parquet(BytesIO(data), columns=schema.names())
+    except (pl.exceptions.PolarsError, OSError) as error:
         bucket, table = place
         raise ArchiveError(
             f"{bucket}/{lake.day_key(table, day)} cannot be read ({error}): build it again, "

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
-from datetime import date, timedelta
+from datetime import date
 from typing import Final
 
 import polars as pl
@@ -38,15 +38,10 @@ def read_events(connection: psycopg.Connection) -> pl.DataFrame:
 
 
 def digests_by_day(frame: pl.DataFrame, time: str, days: Sequence[date]) -> list[str]:
-    """For each day a word that changes when the day's rows do; the same for every empty day."""
-    parts = frame.with_columns(_day=pl.col(time).cast(pl.Date)).partition_by(
-        "_day", as_dict=True, include_key=False
-    )
+    """For each day a part of an input checksum, which changes when the day's rows do."""
+    dated = frame.with_columns(_day=pl.col(time).cast(pl.Date))
+    parts = dated.partition_by("_day", as_dict=True, include_key=False)
     empty = frame.clear()
     rows = (parts.get((day,), empty).write_csv(include_header=False) for day in days)
-    return [f"irrigation {hashlib.sha256(text.encode()).hexdigest()}" for text in rows]
-
-
-def day_after(day: date) -> date:
-    """The next one."""
-    return day + timedelta(days=1)
+    sums = (hashlib.sha256(text.encode()).hexdigest() for text in rows)
+    return [f"irrigation {day} {digest}" for day, digest in zip(days, sums, strict=True)]
