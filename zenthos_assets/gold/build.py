@@ -181,7 +181,7 @@ def building(
     with platform.analytics() as connection:
         connection.autocommit = True  # each transaction is one of its own, and ends where it ends
         with exclusive(connection, recipe.name, days):
-            yield Builder(recipe, connection, platform.store(), context.run_id, config.force)
+            yield Builder(recipe, connection, platform.store(), context.run.run_id, config.force)
 
 
 def batches(

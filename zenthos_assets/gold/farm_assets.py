@@ -41,7 +41,7 @@ from zenthos_assets.gold.checks import (
 from zenthos_assets.gold.irrigation import (
     LOOKAHEAD_DAYS,
     RESPONSE_SCHEMA,
-    hours_around,
+    curve,
     responses,
 )
 from zenthos_assets.gold.pictures import response_curve, weather_bars
@@ -167,7 +167,7 @@ def irrigation_response(
     latest = days[-1:]
     recent = events.filter(pl.col("started_at").dt.date().is_in(latest))
     window = [d for day in latest for d in _RESPONSE.upstreams[0].window(day)]
-    around = hours_around(recent, read_window(store, HOURLY_PLACE, window, _SOIL), CURVE_HOURS)
+    around = curve(recent, read_window(store, HOURLY_PLACE, window, _SOIL), CURVE_HOURS)
     return dg.MaterializeResult(
         metadata=totals(outcome) | {"response": response_curve(around)},
         check_results=[valid(wrong, "responses_valid")],

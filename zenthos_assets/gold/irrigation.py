@@ -94,6 +94,13 @@ def hours_around(events: pl.DataFrame, hourly: pl.DataFrame, after_hours: int) -
     )
 
 
+def curve(events: pl.DataFrame, hourly: pl.DataFrame, after_hours: int) -> pl.DataFrame:
+    """The hours around events, with their `change` from the mean before."""
+    before = pl.col("soil_avg").filter(pl.col("offset") < 0).mean().over("device_id", "event_id")
+    hours = hours_around(events, hourly, after_hours)
+    return hours.with_columns(change=pl.col("soil_avg") - before)
+
+
 def _dry_again(events: pl.DataFrame, hourly: pl.DataFrame, known: pl.DataFrame) -> pl.DataFrame:
     """`dry_again_hours` of those whose soil was seen to be back (rule 3)."""
     key = ["device_id", "event_id"]
