@@ -11,6 +11,8 @@ from zenthos_assets.gold.assets import (
     telemetry_daily,
     telemetry_hourly,
 )
+from zenthos_assets.gold.farm_assets import irrigation_response, telemetry_trends, weather_daily
+from zenthos_assets.gold.history_assets import telemetry_historical
 from zenthos_assets.models.assets import irrigation_model, irrigation_model_tflite, training_set
 from zenthos_assets.release.assets import model_release
 from zenthos_assets.resources import Platform
@@ -30,6 +32,10 @@ def build_definitions(platform: Platform, shards: int = 1) -> dg.Definitions:
             telemetry_hourly,
             telemetry_daily,
             ml_features,
+            weather_daily,
+            irrigation_response,
+            telemetry_trends,
+            telemetry_historical,
             training_set,
             irrigation_model,
             irrigation_model_tflite,

@@ -110,6 +110,9 @@ class Settings(BaseSettings):
     hot_days: Annotated[int, Field(ge=1, le=90)] = Field(
         7, description="Days of readings kept in telemetry_hot; older ones go to the archive alone."
     )
+    historical_days: Annotated[int, Field(ge=1, le=3_650)] = Field(
+        90, description="Days of cleaned readings kept in telemetry_historical."
+    )
 
     forward_amqp_url: SecretStr = Field(
         SecretStr(""), description="RabbitMQ that ingest forwards to; none by default."
