@@ -23,6 +23,9 @@ from zenthos_assets.runs import Build, checksum, exclusive, latest_builds, outda
 from zenthos_core import lake
 from zenthos_core.blobs import BlobStore
 
+UNPARTITIONED = (date.min,)
+"""Stands for all of an asset that has no partitions, when a run holds it."""
+
 
 @dataclass(frozen=True)
 class Upstream:
@@ -46,7 +49,7 @@ class Upstream:
 
 @dataclass(frozen=True)
 class Recipe:
-    """How the days of an asset are made. The first upstream's rows of a day are its rows_in."""
+    """How the days of an asset are made. The rows of its first upstream are its rows_in."""
 
     key: dg.AssetKey
     table: Table
@@ -69,7 +72,7 @@ class Sources:
     """Partition to input checksum."""
 
     rows: Mapping[date, int]
-    """Rows of the first upstream, by day."""
+    """Rows of the first upstream in the window of each day."""
 
 
 @dataclass
@@ -105,17 +108,23 @@ class Builder:
     ) -> Sources:
         """Input checksums of days, from their upstream partitions and what else they read."""
         parts = {day: list((others or {}).get(day, ())) for day in days}
-        counts: list[dict[date, int]] = []
+        rows: dict[date, int] = {}
         for upstream in self.recipe.upstreams:
             wanted = sorted({needed for day in days for needed in upstream.window(day)})
             built = latest_builds(self.connection, upstream.name, list(map(str, wanted)))
             for day, known in parts.items():
                 needed = [built[str(d)] for d in upstream.window(day) if str(d) in built]
                 known += [f"{upstream.name} {b.partition} {b.output_checksum}" for b in needed]
-            counts.append({day: built[str(day)].rows_out for day in days if str(day) in built})
+                rows.setdefault(day, sum(build.rows_out for build in needed))
         version = self.recipe.code_version
         checksums = {str(day): checksum(version, known) for day, known in parts.items()}
-        return Sources(checksums, counts[0])
+        return Sources(checksums, rows)
+
+    def built_before(self) -> set[date]:
+        """Every day that was ever built."""
+        query = "SELECT DISTINCT partition FROM etl_runs WHERE asset = %s"
+        found = self.connection.execute(query, [self.recipe.name]).fetchall()
+        return {date.fromisoformat(partition) for (partition,) in found}
 
     def plan(self, found: Sources, also: Collection[date] = ()) -> tuple[list[date], Outcome]:
         """The days to build, in order, those of `also` among them, and the builds there are."""
@@ -172,7 +181,7 @@ def building(
     with platform.analytics() as connection:
         connection.autocommit = True  # each transaction is one of its own, and ends where it ends
         with exclusive(connection, recipe.name, days):
-            yield Builder(recipe, connection, platform.store(), context.run_id, config.force)
+            yield Builder(recipe, connection, platform.store(), context.run.run_id, config.force)
 
 
 def batches(

@@ -1,11 +1,10 @@
 """What irrigation did to the soil, by event and device; values in, values out.
 
 1. An event concerns the devices of its farm that reported within the hours around it.
-2. Hours count whole: before are the BEFORE_HOURS that end by its start, after are those that begin
-   with the first full hour, AFTER_HOURS of them. `soil_change` is the highest after less the mean
-   before.
+2. Hours count whole: before are the last BEFORE_HOURS that ended by its start, after are the first
+   AFTER_HOURS that began after it. `soil_change` is the highest after less the mean before.
 3. The soil is dry again in the first hour after its highest whose mean is down at the mean before.
-   That is looked for within LOOKAHEAD_DAYS, and null where it was not seen.
+   That is looked for within LOOKAHEAD_DAYS, and null where it was not seen or nothing had risen.
 4. A row is there once there is an hour before or after; `hours_before` and `hours_after` say how
    many there were. Later hours complete it.
 """
@@ -45,7 +44,6 @@ RESPONSE_SCHEMA: Final = pl.Schema(
         "dry_again_hours": pl.Int64(),
     }
 )
-CURVE_HOURS: Final = 72
 
 
 def responses(events: pl.DataFrame, hourly: pl.DataFrame) -> pl.DataFrame:
@@ -59,8 +57,7 @@ def responses(events: pl.DataFrame, hourly: pl.DataFrame) -> pl.DataFrame:
     hours = hours_around(events, hourly, AFTER_HOURS)
     before = pl.col("soil_avg").filter(pl.col("offset") < 0)
     after = pl.col("soil_avg").filter(pl.col("offset") >= 0)
-    keys = list(EVENTS_SCHEMA.names())
-    known = hours.group_by("device_id", *keys).agg(
+    known = hours.group_by("device_id", *EVENTS_SCHEMA.names()).agg(
         soil_before=before.mean(),
         soil_after_avg=after.mean(),
         soil_after_max=after.max(),
@@ -77,19 +74,31 @@ def responses(events: pl.DataFrame, hourly: pl.DataFrame) -> pl.DataFrame:
 
 
 def hours_around(events: pl.DataFrame, hourly: pl.DataFrame, after_hours: int) -> pl.DataFrame:
-    """Events with the hours of the farm's devices; `offset` 0 is the first full hour after."""
+    """Events with the hours of the farm's devices around them, in order.
+
+    `offset` counts whole hours: -1 is the last that ended by the start, 0 the first that began
+    after it.
+    """
+    start = pl.col("started_at").dt.truncate("1h")
     first_full = pl.col("started_at").dt.offset_by("59m59s999999us").dt.truncate("1h")
+    ago, later = (pl.col("bucket") - start), (pl.col("bucket") - first_full)
     soil = hourly.filter(pl.col("soil_avg").is_not_null())
-    offset = (pl.col("bucket") - first_full).dt.total_hours()
-    ended = pl.col("bucket") + timedelta(hours=1) <= pl.col("started_at")
     return (
         events.join(soil.select("device_id", "farm_id", "bucket", "soil_avg"), on="farm_id")
-        .with_columns(offset=offset)
-        .filter(pl.col("offset").is_between(-BEFORE_HOURS - 1, after_hours - 1))
-        .filter(ended | (pl.col("offset") >= 0))
-        .filter(pl.col("bucket") + timedelta(hours=BEFORE_HOURS + 1) > pl.col("started_at"))
+        .with_columns(
+            offset=pl.when(ago < timedelta()).then(ago).when(later >= timedelta()).then(later)
+        )
+        .with_columns(pl.col("offset").dt.total_hours())
+        .filter(pl.col("offset").is_between(-BEFORE_HOURS, after_hours - 1))
         .sort("device_id", "started_at", "event_id", "bucket")
     )
+
+
+def curve(events: pl.DataFrame, hourly: pl.DataFrame, after_hours: int) -> pl.DataFrame:
+    """The hours around events, with their `change` from the mean before."""
+    before = pl.col("soil_avg").filter(pl.col("offset") < 0).mean().over("device_id", "event_id")
+    hours = hours_around(events, hourly, after_hours)
+    return hours.with_columns(change=pl.col("soil_avg") - before)
 
 
 def _dry_again(events: pl.DataFrame, hourly: pl.DataFrame, known: pl.DataFrame) -> pl.DataFrame:

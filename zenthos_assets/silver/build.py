@@ -13,7 +13,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import date
 from itertools import repeat
-from typing import Final
+from typing import Final, TypeVar
 
 import polars as pl
 
@@ -27,8 +27,10 @@ from zenthos_core import lake
 from zenthos_core.blobs import BlobStore
 from zenthos_core.errors import ArchiveError
 
-SLICE_ROWS: Final = 1_500_000
+SLICE_ROWS: Final = 1_000_000
 """Archived messages handled at once: bounds memory, about 1 GiB, whatever the fleet."""
+
+T = TypeVar("T")
 
 READERS: Final = 2
 """Objects that are read at once: half of that is Python's own and does not use other cores."""
@@ -64,17 +66,16 @@ def build_days(
     Raises:
         ArchiveError: where an archived object is damaged; it says which.
     """
-    archived = read_archived(store, object_keys)
-    rows = sum(map(parquet.count_rows, archived.values()))
-    tallies = []
     with ExitStack() as stack:
         writers = {day: stack.enter_context(parquet.writing(SCHEMA)) for day in days}
-        for piece in parquet.bucket_slices(rows, SLICE_ROWS, buckets or parquet.ALL_BUCKETS):
-            readings, malformed = parse_archived(archived, piece)
+
+        def build_slice(readings: pl.DataFrame, malformed: pl.DataFrame) -> Tally:
             cleaned, tally = process(readings, malformed, reference, days)
-            tallies.append(tally)
             for day, part in parquet.by_day(cleaned, pl.col("time").dt.date()).items():
                 writers[day].write(part)
+            return tally
+
+        tallies = for_each_slice(store, object_keys, build_slice, buckets=buckets)
         checksums = {}
         for day, writer in writers.items():
             data = writer.finish()
@@ -83,19 +84,29 @@ def build_days(
     return Built(checksums, merge(tallies))
 
 
-def read_archived(store: BlobStore, object_keys: Iterable[str]) -> dict[str, bytes]:
-    """The objects by key: they are small beside what is made of them."""
-    return {key: store.get(lake.BRONZE, key) for key in object_keys}
+def for_each_slice(
+    store: BlobStore,
+    object_keys: Iterable[str],
+    use: Callable[[pl.DataFrame, pl.DataFrame], T],
+    *,
+    buckets: parquet.Buckets | None = None,
+) -> list[T]:
+    """What `use` makes of the readings and malformed messages of each slice, in order (rule 1).
 
-
-def parse_archived(
-    archived: Mapping[str, bytes], buckets: parquet.Buckets
-) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Readings and malformed messages of archived objects, as `process` takes them.
+    The frames are as `process` takes them; none is held while the next are read.
 
     Raises:
         ArchiveError: where an object is damaged; it says which.
     """
+    archived = {key: store.get(lake.BRONZE, key) for key in object_keys}
+    rows = sum(parquet.count_rows(data) for data in archived.values())
+    slices = parquet.bucket_slices(rows, SLICE_ROWS, buckets or parquet.ALL_BUCKETS)
+    return [use(*_read_slice(archived, piece)) for piece in slices]
+
+
+def _read_slice(
+    archived: Mapping[str, bytes], buckets: parquet.Buckets
+) -> tuple[pl.DataFrame, pl.DataFrame]:
     readings = [pl.Schema({**READING_SCHEMA, "bucket": pl.UInt16()}).to_frame()]
     malformed = [pl.Schema({**MALFORMED_SCHEMA, "object_key": pl.String()}).to_frame()]
     with ThreadPoolExecutor(READERS) as pool:
