@@ -16,17 +16,19 @@ from zenthos_assets.gold.history_assets import telemetry_historical
 from zenthos_assets.models.assets import irrigation_model, irrigation_model_tflite, training_set
 from zenthos_assets.release.assets import model_release
 from zenthos_assets.resources import Platform
-from zenthos_assets.silver.assets import telemetry_cleaned
+from zenthos_assets.silver.assets import silver_assets
+from zenthos_assets.silver.checks import freshness
+from zenthos_core.settings import load_settings
 
 
-def build_definitions(platform: Platform) -> dg.Definitions:
+def build_definitions(platform: Platform, shards: int = 1) -> dg.Definitions:
     """Every asset, check, job, schedule and sensor, on a platform."""
     return dg.Definitions(
         assets=[
             MQTT_STREAM,
             IRRIGATION_EVENTS,
             *BRONZE_ASSETS,
-            telemetry_cleaned,
+            *silver_assets(shards),
             telemetry_hourly,
             telemetry_daily,
             ml_features,
@@ -39,7 +41,7 @@ def build_definitions(platform: Platform) -> dg.Definitions:
             irrigation_model_tflite,
             model_release,
         ],
-        asset_checks=[ledger_balances],
+        asset_checks=[ledger_balances, freshness],
         jobs=JOBS,
         schedules=SCHEDULES,
         sensors=SENSORS,
@@ -51,5 +53,5 @@ def build_definitions(platform: Platform) -> dg.Definitions:
 
 @dg.definitions
 def defs() -> dg.Definitions:
-    """What Dagster loads; settings are read when an asset runs."""
-    return build_definitions(Platform())
+    """What Dagster loads; all settings but the number of shards are read when an asset runs."""
+    return build_definitions(Platform(), load_settings().shards)

@@ -6,7 +6,8 @@
    row groups, and no others are read.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import date, timedelta
@@ -162,6 +163,29 @@ def write_days(
         store.put(bucket, lake.day_key(table, wanted), encode(part))
         counts[wanted] = len(part)
     return counts
+
+
+def put_days(
+    store: BlobStore,
+    place: tuple[str, Callable[[date], str]],
+    frame: pl.DataFrame,
+    days: Iterable[date],
+    *,
+    day: pl.Expr,
+) -> dict[date, tuple[str, int]]:
+    """Replace the objects of `days` in (bucket, key of a day); returns their SHA-256 and rows.
+
+    A day without rows gets an object without rows: it was built, and nothing was there.
+    """
+    bucket, key_of = place
+    parts = frame.with_columns(_day=day).partition_by("_day", as_dict=True, include_key=False)
+    written = {}
+    for wanted in days:
+        part = parts.get((wanted,), frame.clear())
+        data = encode(part)
+        store.put(bucket, key_of(wanted), data)
+        written[wanted] = hashlib.sha256(data).hexdigest(), len(part)
+    return written
 
 
 def read_days(

@@ -1,6 +1,5 @@
 """Building days of telemetry_cleaned: archived objects in, objects of cleaned readings out."""
 
-import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -52,14 +51,10 @@ def build_days(
     """
     readings, malformed = read_objects(store, object_keys, buckets)
     cleaned, tally = process(readings, malformed, reference, days)
-    dated = cleaned.with_columns(_day=pl.col("time").dt.date())
-    by_day = dated.partition_by("_day", as_dict=True, include_key=False)
-    checksums = {}
-    for day in days:
-        data = parquet.encode(by_day.get((day,), cleaned.clear()))
-        store.put(lake.SILVER, key_of(day), data)
-        checksums[day] = hashlib.sha256(data).hexdigest()
-    return Built(checksums, tally)
+    written = parquet.put_days(
+        store, (lake.SILVER, key_of), cleaned, days, day=pl.col("time").dt.date()
+    )
+    return Built({day: checksum for day, (checksum, _) in written.items()}, tally)
 
 
 def read_objects(

@@ -74,3 +74,8 @@ def read_irrigation(connection: psycopg.Connection, days: Sequence[date]) -> pl.
         _IRRIGATION, {"first": first, "end": end, "usual": DEFAULT_IRRIGATION}
     )
     return pl.DataFrame(rows.fetchall(), schema=IRRIGATION_SCHEMA, orient="row")
+
+
+def read_intervals(connection: psycopg.Connection) -> dict[str, float | None]:
+    """Every device, with the seconds between its reports where it was registered with them."""
+    return dict(connection.execute("SELECT id, report_interval_s FROM devices").fetchall())

@@ -21,9 +21,7 @@ from zenthos_assets.silver.order import count_repeated
 from zenthos_assets.silver.reference import Reference
 from zenthos_assets.silver.transforms import SCHEMA, clean, unregistered
 
-BROKEN_SCHEMA: Final = pl.Schema(
-    {"day": pl.Date(), **MALFORMED_SCHEMA, "object_key": pl.String()}
-)
+BROKEN_SCHEMA: Final = pl.Schema({"day": pl.Date(), **MALFORMED_SCHEMA, "object_key": pl.String()})
 """Malformed messages with the day that each is about, and where they lie."""
 SAMPLE_ROWS: Final = 5_000
 """Readings of a slice that are kept to show distributions."""
@@ -37,6 +35,7 @@ class Counts:
     duplicate: int = 0
     malformed: int = 0
     unregistered: int = 0
+
     @property
     def received(self) -> int:
         """Rule 1."""
