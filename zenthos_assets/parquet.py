@@ -130,15 +130,11 @@ def read_buckets(
     return (rows if columns is None else rows.select(columns)).collect()
 
 
-def count_rows(data: bytes) -> int:
-    """How many rows an object has, by its footer."""
-    return int(pq.read_metadata(BytesIO(data)).num_rows)
-
-
 def bucket_slices(rows: int, most: int, buckets: Buckets = ALL_BUCKETS) -> list[Buckets]:
-    """Ranges of buckets, in order, that hold about `most` of so many rows each."""
+    """`buckets` in ranges, in order, of about `most` rows, where all buckets have `rows` of them."""
     first, end = buckets
-    count = max(1, min(-(-rows // most), end - first))
+    share = rows * (end - first) // ALL_BUCKETS[1]
+    count = max(1, min(-(-share // most), end - first))
     cuts = [first + number * (end - first) // count for number in range(count + 1)]
     return list(pairwise(cuts))
 

@@ -7,9 +7,9 @@
 """
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import date
 from itertools import repeat
@@ -18,6 +18,7 @@ from typing import Final, TypeVar
 import polars as pl
 
 from zenthos_assets import parquet
+from zenthos_assets.bronze import codec
 from zenthos_assets.bronze.readings import MALFORMED_SCHEMA, READING_SCHEMA, Parsed
 from zenthos_assets.bronze.shredded import read_telemetry
 from zenthos_assets.silver.reference import Reference
@@ -99,7 +100,10 @@ def for_each_slice(
         ArchiveError: where an object is damaged; it says which.
     """
     archived = {key: store.get(lake.BRONZE, key) for key in object_keys}
-    rows = sum(parquet.count_rows(data) for data in archived.values())
+    rows = 0
+    for key, data in archived.items():
+        with _naming(key):
+            rows += codec.open_object(data).metadata.num_rows
     slices = parquet.bucket_slices(rows, SLICE_ROWS, buckets or parquet.ALL_BUCKETS)
     return [use(*_read_slice(archived, piece)) for piece in slices]
 
@@ -118,8 +122,14 @@ def _read_slice(
 
 
 def _parse(key: str, data: bytes, buckets: parquet.Buckets) -> Parsed:
-    try:
+    with _naming(key):
         return read_telemetry(data, buckets)
+
+
+@contextmanager
+def _naming(key: str) -> Iterator[None]:
+    try:
+        yield
     except ArchiveError as error:
         raise ArchiveError(
             f"{lake.BRONZE}/{key}: {error}; restore the object from a backup and run again"
