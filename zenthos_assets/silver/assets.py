@@ -1,11 +1,11 @@
-"""Silver assets by day of the reading: weather, cleaned telemetry, and its pieces where it is split.
+"""Silver assets by day of the reading: weather, cleaned telemetry, and its pieces if it has any.
 
 Thin: day_runs.py, weather_runs.py and shards.py build; transforms.py and weather.py have the rules.
 """
 
 from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta
-from typing import Any, Final
+from typing import Final
 
 import dagster as dg
 import polars as pl
@@ -41,12 +41,8 @@ from zenthos_core.topics import MessageType
 BRONZE_KEY: Final = dg.AssetKey(["bronze", MessageType.TELEMETRY.value])
 WEATHER_KEY: Final = dg.AssetKey(["silver", WEATHER])
 TO_BE_DAYS: Final = dg.AssetDep(BRONZE_KEY, partition_mapping=SAME_DAY)
-BY_DAY: Final[dict[str, Any]] = {
-    "partitions_def": DAILY,
-    "backfill_policy": ONE_RUN,
-    "kinds": {"parquet", "polars"},
-    "owners": ["team:data"],
-}
+KINDS: Final = {"parquet", "polars"}
+OWNERS: Final = ["team:data"]
 DEVICES_AT_ONCE: Final = 1_000_000
 """Rows of statistics that are examined together: bounds memory whatever fleet and range."""
 
@@ -78,15 +74,16 @@ def silver_assets(shards: int) -> list[dg.AssetsDefinition]:
         ),
         "object_path": f"{lake.SILVER}/{WEATHER}/YYYY/MM/DD.parquet",
     },
-    **BY_DAY,
+    partitions_def=DAILY,
+    backfill_policy=ONE_RUN,
+    kinds=KINDS,
+    owners=OWNERS,
 )
 def weather_hourly(
     context: dg.AssetExecutionContext, config: BuildConfig, platform: Platform
 ) -> None:
     days = days_of(context)
-    with session(
-        platform, WEATHER_ASSET, days, run_id=context.run_id, force=config.force
-    ) as run:
+    with session(platform, WEATHER_ASSET, days, run_id=context.run_id, force=config.force) as run:
         outcome = weather_days(run, days)
     report(context, outcome)
 
@@ -100,7 +97,10 @@ def telemetry_piece(target: Target) -> dg.AssetsDefinition:
         group_name="silver_shards",
         description=f"{CLEANED} of the device buckets {target.buckets}, up to and not including.",
         metadata={"object_path": f"{lake.SILVER}/{PIECES}/YYYY/MM/DD.K-of-N.parquet"},
-        **BY_DAY,
+        partitions_def=DAILY,
+        backfill_policy=ONE_RUN,
+        kinds=KINDS,
+        owners=OWNERS,
     )
     def build(context: dg.AssetExecutionContext, config: BuildConfig, platform: Platform) -> None:
         days = days_of(context)
@@ -133,7 +133,10 @@ def telemetry_cleaned(
             "object_path": f"{lake.SILVER}/{CLEANED}/YYYY/MM/DD.parquet",
         },
         check_specs=SILVER_CHECKS,
-        **BY_DAY,
+        partitions_def=DAILY,
+        backfill_policy=ONE_RUN,
+        kinds=KINDS,
+        owners=OWNERS,
     )
     def build(
         context: dg.AssetExecutionContext, config: BuildConfig, platform: Platform
