@@ -11,8 +11,9 @@ import dagster as dg
 import polars as pl
 
 from zenthos_assets import parquet
+from zenthos_assets.bronze.telemetry_days import TELEMETRY_DAYS_KEY, TELEMETRY_KEY
 from zenthos_assets.config import BuildConfig
-from zenthos_assets.partitions import DAILY, ONE_RUN, SAME_DAY, days_of
+from zenthos_assets.partitions import DAILY, ONE_RUN, days_of
 from zenthos_assets.resources import Platform
 from zenthos_assets.silver import statistics
 from zenthos_assets.silver.checks import SILVER_CHECKS, SILVER_KEY, silver_results
@@ -36,11 +37,8 @@ from zenthos_assets.silver.views import COLUMNS, WEATHER_COLUMNS, pictures
 from zenthos_assets.silver.weather_runs import WEATHER_ASSET, weather_days
 from zenthos_assets.tables import column_lineage, column_schema
 from zenthos_core import lake
-from zenthos_core.topics import MessageType
 
-BRONZE_KEY: Final = dg.AssetKey(["bronze", MessageType.TELEMETRY.value])
 WEATHER_KEY: Final = dg.AssetKey(["silver", WEATHER])
-TO_BE_DAYS: Final = dg.AssetDep(BRONZE_KEY, partition_mapping=SAME_DAY)
 KINDS: Final = {"parquet", "polars"}
 OWNERS: Final = ["team:data"]
 DEVICES_AT_ONCE: Final = 1_000_000
@@ -48,7 +46,7 @@ DEVICES_AT_ONCE: Final = 1_000_000
 
 _FROM_WEATHER: Final = {"weather_condition": (WEATHER_KEY, ["weather_condition"])}
 _FROM_BRONZE: Final = {
-    name: (BRONZE_KEY, ["received_at" if name == "received_at" else "payload"])
+    name: (TELEMETRY_KEY, ["received_at" if name == "received_at" else "payload"])
     for name in (*statistics.SENSORS, "message_id", "device_id", "time", "received_at", "extra")
 }
 
@@ -56,7 +54,7 @@ _FROM_BRONZE: Final = {
 def silver_assets(shards: int) -> list[dg.AssetsDefinition]:
     """The silver layer; with more than one shard, telemetry_cleaned is joined from pieces."""
     if shards == 1:
-        return [weather_hourly, telemetry_cleaned([whole()], [TO_BE_DAYS, WEATHER_KEY])]
+        return [weather_hourly, telemetry_cleaned([whole()], [TELEMETRY_DAYS_KEY, WEATHER_KEY])]
     pieces = [piece(number, shards) for number in range(shards)]
     assets = [telemetry_piece(target) for target in pieces]
     return [weather_hourly, *assets, telemetry_cleaned(pieces, [a.key for a in assets])]
@@ -64,13 +62,13 @@ def silver_assets(shards: int) -> list[dg.AssetsDefinition]:
 
 @dg.asset(
     key=WEATHER_KEY,
-    deps=[TO_BE_DAYS],
+    deps=[TELEMETRY_DAYS_KEY],
     group_name="silver",
     description="The weather of each farm by the hour, from its own stations.",
     metadata={
         "dagster/column_schema": column_schema(WEATHER_SCHEMA, WEATHER_COLUMNS),
         "dagster/column_lineage": column_lineage(
-            {name: (BRONZE_KEY, ["payload"]) for name in WEATHER_SCHEMA}
+            {name: (TELEMETRY_KEY, ["payload"]) for name in WEATHER_SCHEMA}
         ),
         "object_path": f"{lake.SILVER}/{WEATHER}/YYYY/MM/DD.parquet",
     },
@@ -83,7 +81,7 @@ def weather_hourly(
     context: dg.AssetExecutionContext, config: BuildConfig, platform: Platform
 ) -> None:
     days = days_of(context)
-    with session(platform, WEATHER_ASSET, days, run_id=context.run_id, force=config.force) as run:
+    with session(platform, WEATHER_ASSET, days, run_id=context.run.run_id, force=config.force) as run:
         outcome = weather_days(run, days)
     report(context, outcome)
 
@@ -93,7 +91,7 @@ def telemetry_piece(target: Target) -> dg.AssetsDefinition:
 
     @dg.asset(
         key=dg.AssetKey(target.asset.split("/")),
-        deps=[TO_BE_DAYS, WEATHER_KEY],
+        deps=[TELEMETRY_DAYS_KEY, WEATHER_KEY],
         group_name="silver_shards",
         description=f"{CLEANED} of the device buckets {target.buckets}, up to and not including.",
         metadata={"object_path": f"{lake.SILVER}/{PIECES}/YYYY/MM/DD.K-of-N.parquet"},
@@ -104,7 +102,7 @@ def telemetry_piece(target: Target) -> dg.AssetsDefinition:
     )
     def build(context: dg.AssetExecutionContext, config: BuildConfig, platform: Platform) -> None:
         days = days_of(context)
-        run_id = context.run_id
+        run_id = context.run.run_id
         with session(platform, target.asset, days, run_id=run_id, force=config.force) as run:
             outcome = clean_days(run, target, days)
         report(context, outcome)
@@ -142,7 +140,7 @@ def telemetry_cleaned(
         context: dg.AssetExecutionContext, config: BuildConfig, platform: Platform
     ) -> dg.MaterializeResult:  # type: ignore[type-arg]
         days = days_of(context)
-        run_id = context.run_id
+        run_id = context.run.run_id
         with session(platform, CLEANED_ASSET, days, run_id=run_id, force=config.force) as run:
             whole_days = len(targets) == 1
             outcome = (
