@@ -5,6 +5,7 @@ import dagster as dg
 from zenthos_assets.automation import JOBS, SCHEDULES, SENSORS
 from zenthos_assets.bronze.assets import BRONZE_ASSETS, MQTT_STREAM
 from zenthos_assets.bronze.checks import ledger_balances
+from zenthos_assets.bronze.telemetry_days import TELEMETRY_DAYS
 from zenthos_assets.gold.assets import (
     IRRIGATION_EVENTS,
     ml_features,
@@ -28,6 +29,7 @@ def build_definitions(platform: Platform, shards: int = 1) -> dg.Definitions:
             MQTT_STREAM,
             IRRIGATION_EVENTS,
             *BRONZE_ASSETS,
+            TELEMETRY_DAYS,
             *silver_assets(shards),
             telemetry_hourly,
             telemetry_daily,

@@ -11,6 +11,7 @@
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from io import BytesIO
 from typing import Final
 
@@ -23,6 +24,7 @@ from zenthos_assets.bronze import columns
 from zenthos_assets.bronze.columns import Kind
 from zenthos_assets.bronze.templates import NUMBER, NoTemplateError, Template, template_of
 from zenthos_assets.bronze.transforms import SCHEMA, bucket_of, device_of
+from zenthos_core import lake
 from zenthos_core.errors import ArchiveError
 
 METADATA_KEY: Final = b"zenthos.shredded"
@@ -97,6 +99,18 @@ def open_object(data: bytes, as_dictionaries: Sequence[str] = ()) -> pq.ParquetF
         raise ArchiveError(f"not a whole Parquet file: {error}") from None
 
 
+@contextmanager
+def naming(key: str) -> Iterator[None]:
+    """Errors of reading an object say which it is and what to do."""
+    try:
+        yield
+    except (ArchiveError, pa.ArrowException, pl.exceptions.PolarsError, OSError) as error:
+        raise ArchiveError(
+            f"{lake.BRONZE}/{key} is damaged ({error}): put back a copy whose SHA-256 is that in"
+            " bronze_objects, then run the partition again"
+        ) from error
+
+
 def layout_of(file: pq.ParquetFile) -> Layout | None:
     """What the metadata says; None for an object of rows as they are."""
     found = (file.schema_arrow.metadata or {}).get(METADATA_KEY)
@@ -109,7 +123,7 @@ def restore(table: pa.Table, layout: Layout) -> pl.DataFrame:
     head = pl.DataFrame(pl.from_arrow(table.select([*_PLAIN_COLUMNS, DELAY])))
     raw = pl.Series(pl.from_arrow(table["payload"]), dtype=pl.Binary())
     numbers = pl.Series(pl.from_arrow(table[TEMPLATE]))
-    payload = _payloads(numbers, raw, pl.DataFrame(values), layout)
+    payload = _payloads(numbers, raw, values, layout)
     ingested_at = pl.col("received_at") + pl.duration(microseconds=pl.col(DELAY))
     return (
         head.with_columns(ingested_at.alias("ingested_at"), payload.alias("payload"))
@@ -130,16 +144,13 @@ def _shred(payloads: pl.Series) -> tuple[Layout, pl.DataFrame]:
         {path: columns.describe(kind) for path, kind in kinds.items()},
         _longest(payloads, texts[TEMPLATE], len(templates)),
     )
-    values = pl.DataFrame(
-        [columns.typed(texts[path], kind).alias(path) for path, kind in kinds.items()],
-        height=len(payloads),
-    )
+    values = {path: columns.typed(texts[path], kind) for path, kind in kinds.items()}
     numbers = texts[TEMPLATE]
     none = pl.Series([None], dtype=pl.Binary()).new_from_index(0, len(payloads))
     exact = (_payloads(numbers, none, values, layout) == payloads).fill_null(value=False)
-    kept = [values[path].set(~exact, None) for path in values.columns]
-    raw = payloads.set(exact, None).alias("payload")
-    return layout, pl.DataFrame([numbers.set(~exact, None).alias(TEMPLATE), raw, *kept])
+    raw = {TEMPLATE: numbers.set(~exact, None), "payload": payloads.set(exact, None)}
+    kept = {path: column.set(~exact, None) for path, column in values.items()}
+    return layout, pl.DataFrame({**raw, **kept})
 
 
 def _longest(payloads: pl.Series, numbers: pl.Series, count: int) -> list[int]:
@@ -158,7 +169,7 @@ def _paths(templates: list[Template]) -> dict[str, bool]:
 
 def _match(payloads: pl.Series) -> tuple[list[Template], pl.DataFrame]:
     """Templates, and each row's number of its template and the texts of its values by path."""
-    rest = pl.DataFrame({"text": payloads.cast(pl.String, strict=False)}).with_row_index("row")
+    rest = pl.DataFrame({"text": _texts(payloads)}).with_row_index("row")
     templates: list[Template] = []
     matched: list[pl.DataFrame] = []
     candidates = rest.drop_nulls("text")
@@ -180,6 +191,15 @@ def _match(payloads: pl.Series) -> tuple[list[Template], pl.DataFrame]:
     return templates, rest.select("row").join(texts, on="row", how="left", maintain_order="left")
 
 
+def _texts(payloads: pl.Series) -> pl.Series:
+    """Payloads as text; null where they are not UTF-8."""
+    try:
+        return payloads.cast(pl.String)
+    except pl.exceptions.ComputeError:
+        texts = [None if (t := p.decode(errors="replace")).encode() != p else t for p in payloads]
+        return pl.Series(texts, dtype=pl.String())
+
+
 def _extract(candidates: pl.DataFrame, template: Template) -> pl.DataFrame:
     """Rows that the template matches whole: `row`, and the texts of its values by path."""
     if not template.values:
@@ -194,26 +214,22 @@ def _extract(candidates: pl.DataFrame, template: Template) -> pl.DataFrame:
 
 
 def _payloads(
-    numbers: pl.Series, raw: pl.Series, values: pl.DataFrame, layout: Layout
+    numbers: pl.Series, raw: pl.Series, values: Mapping[str, pl.Series], layout: Layout
 ) -> pl.Series:
     """Payloads made again: of rows with a template from their values, of the others from `raw`."""
-    rows = pl.DataFrame({"number": numbers, "raw": raw}).with_row_index("row")
-    parts = [rows.filter(pl.col("number").is_null()).select("row", payload="raw")]
-    parts += [
-        _of_template(rows, number, template, values, layout)
-        for number, template in enumerate(layout.templates)
-    ]
+    rows = pl.DataFrame({"number": numbers, "payload": raw}).with_row_index("row")
+    parts = [rows.filter(pl.col("number").is_null()).select("row", "payload")]
+    for number, template in enumerate(layout.templates):
+        mine = (numbers == number).fill_null(value=False)
+        texts = [
+            columns.render(values[value.path].filter(mine), layout.kind(value.path)).alias(
+                value.path
+            )
+            for value in template.values
+        ]
+        text = pl.concat_str(list(_woven(template))).cast(pl.Binary)
+        parts.append(rows.filter(mine).select("row").hstack(texts).select("row", payload=text))
     return pl.concat(parts).sort("row")["payload"]
-
-
-def _of_template(
-    rows: pl.DataFrame, number: int, template: Template, values: pl.DataFrame, layout: Layout
-) -> pl.DataFrame:
-    chosen = (rows["number"] == number).fill_null(value=False)
-    mine = values.filter(chosen)
-    texts = [columns.render(mine[value.path], layout.kind(value.path)) for value in template.values]
-    frame = rows.filter(chosen).select("row").hstack(texts)
-    return frame.select("row", payload=pl.concat_str(list(_woven(template))).cast(pl.Binary))
 
 
 def _woven(template: Template) -> Iterator[pl.Expr]:

@@ -49,9 +49,6 @@ MALFORMED_SCHEMA: Final = pl.Schema(
         "detail": pl.String(),
     }
 )
-_PHYSICAL: Final = pl.Schema({**READING_SCHEMA, "time": pl.Int64(), "received_at": pl.Int64()})
-_PHYSICAL_MALFORMED: Final = pl.Schema({**MALFORMED_SCHEMA, "received_at": pl.Int64()})
-
 Row = tuple[Any, ...]
 
 
@@ -77,15 +74,15 @@ def read_rows(rows: Iterable[tuple[int, str, bytes, int]]) -> tuple[pl.DataFrame
         except InvalidMessageError as error:
             detail = str(error).removeprefix(f"{error.reason}: ")
             malformed.append((row, topic, payload, received_us, error.reason, detail))
-    number = {"row": pl.UInt32()}
-    return (
-        pl.DataFrame(readings, schema={**number, **_PHYSICAL}, orient="row").cast(
-            {**number, **READING_SCHEMA}
-        ),
-        pl.DataFrame(malformed, schema={**number, **_PHYSICAL_MALFORMED}, orient="row").cast(
-            {**number, **MALFORMED_SCHEMA}
-        ),
-    )
+    return _frame(readings, READING_SCHEMA), _frame(malformed, MALFORMED_SCHEMA)
+
+
+def _frame(rows: list[Row], schema: pl.Schema) -> pl.DataFrame:
+    """Rows that begin with their number; times are µs."""
+    numbered = pl.Schema([("row", pl.UInt32()), *schema.items()])
+    times = {name: pl.Int64() for name in ("time", "received_at") if name in schema}
+    physical = pl.Schema([(name, times.get(name, dtype)) for name, dtype in numbered.items()])
+    return pl.DataFrame(rows, schema=physical, orient="row").cast(numbered)
 
 
 def _reading(topic: str, payload: bytes, received_us: int) -> Row:

@@ -28,11 +28,11 @@ from zenthos_assets.bronze.readings import (
     read_rows,
 )
 from zenthos_assets.bronze.templates import STRING, Template
-from zenthos_assets.bronze.transforms import bucket_of, device_of
+from zenthos_assets.bronze.transforms import Mask, bucket_of, device_of, event_times
+from zenthos_core import lake
+from zenthos_core.blobs import BlobStore
 from zenthos_core.errors import InvalidMessageError
 from zenthos_core.messages import (
-    EARLIEST_EPOCH_S,
-    MAX_AHEAD_S,
     MAX_PAYLOAD_BYTES,
     Telemetry,
     parse_payload,
@@ -41,7 +41,9 @@ from zenthos_core.topics import MessageType
 
 Buckets = tuple[int, int]
 """From, and before."""
-Mask = npt.NDArray[np.bool_]
+
+READ_SCHEMA: Final = pl.Schema([*READING_SCHEMA.items(), (BUCKET, pl.UInt16())])
+"""Columns of Parsed.readings."""
 
 LABELS: Final = ("firmware_version", "model_version", "device_model")
 MAX_LABEL: Final = 64
@@ -75,6 +77,16 @@ def read_telemetry(data: bytes, buckets: Buckets | None = None) -> Parsed:
     whole = _within(codec.open_object(data).read_row_groups(groups), buckets)
     rest = codec.restore(whole.filter(pa.array(~reader.fine)), layout)
     return _completed(readings, reader.fine, rest)
+
+
+def read_object(store: BlobStore, key: str, buckets: Buckets | None = None) -> Parsed:
+    """read_telemetry() of an object in the lake.
+
+    Raises:
+        ArchiveError: where the object is damaged.
+    """
+    with codec.naming(key):
+        return read_telemetry(store.get(lake.BRONZE, key), buckets)
 
 
 def row_groups(file: pq.ParquetFile, buckets: Buckets | None) -> list[int]:
@@ -139,7 +151,7 @@ def _read_plain(data: bytes, buckets: Buckets | None) -> Parsed:
 
 
 def is_telemetry(template: Template, layout: Layout, number: int) -> Telemetry | None:
-    """A text of the template, decoded, with harmless values; None where it breaks a rule (rule 2)."""
+    """A text of the template decoded (rule 2); None where it breaks a rule of the wire."""
     if layout.longest[number] > MAX_PAYLOAD_BYTES:
         return None
     harmless = [
@@ -176,15 +188,13 @@ class _Reader:
     def readings(self) -> pl.DataFrame:
         """READING_SCHEMA and `bucket`; those that are not fine mean nothing."""
         received_us = self._table["received_at"].cast(pa.int64()).to_numpy()
-        seconds = self._number(_TIME).to_numpy()
-        suspect = ~((seconds >= EARLIEST_EPOCH_S) & (seconds <= received_us / 1e6 + MAX_AHEAD_S))
-        time_us = np.where(suspect, received_us, np.rint(np.where(suspect, 0, seconds) * 1e6))
+        time_us, suspect = event_times(self._number(_TIME).to_numpy(), received_us)
         label = {name: self._label(name) for name in LABELS}
         backlog = [message is not None and message.backlog for message in self._messages]
         columns_of = {
             "message_id": self._id(),
             "device_id": self._device(),
-            "time": time_us.astype(np.int64),
+            "time": time_us,
             "received_at": received_us,
             **{name: self._number(_SENSOR + name) for name in SENSORS},
             "extra": self._extra(),
@@ -196,10 +206,11 @@ class _Reader:
             "backlog": self._by_template(backlog),
             BUCKET: pl.Series(self._table[BUCKET]),
         }
-        return pl.DataFrame(columns_of).cast({**READING_SCHEMA, BUCKET: pl.UInt16()})
+        return pl.DataFrame(columns_of).cast(READ_SCHEMA)
 
     def _by_template(self, values: list[bool]) -> Mask:
-        return np.array([*values, False])[self._template]
+        chosen: Mask = np.array([*values, False])[self._template]
+        return chosen
 
     def _doubt(self, fine: pl.Series) -> None:
         """Rule 3; a null is what a row says that has no such value."""
@@ -230,7 +241,7 @@ class _Reader:
     def _number(self, path: str) -> pl.Series:
         match self._kind(path):
             case Decimal(_, most):
-                return _divided(self._values(path), 10.0**most)
+                return columns.floats(self._values(path), most)
             case Text():
                 texts = self._values(path)
                 numbers = texts.cast(pl.Float64, strict=False)
@@ -306,9 +317,3 @@ class _Reader:
                 return (pl.Series([f"{name}:"]) + number).alias(path)
         self._doubt(self._absent(path))
         return self._nulls(pl.String()).alias(path)
-
-
-def _divided(values: pl.Series, by: float) -> pl.Series:
-    """The correctly rounded quotients: polars would multiply by the reciprocal."""
-    quotients = pl.Series(values.fill_null(0).cast(pl.Float64).to_numpy() / by)
-    return quotients.set(values.is_null(), None) if values.null_count() else quotients
