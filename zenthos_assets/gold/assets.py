@@ -74,7 +74,7 @@ PLOT_DAYS: Final = 31
 
 SILVER_PLACE: Final = (lake.SILVER, SILVER_KEY.path[-1])
 _READ: Final = pl.Schema(
-    {n: SILVER_SCHEMA[n] for n in ("device_id", "time", "message_id", "farm_id", *RANGES)}
+    {n: SILVER_SCHEMA[n] for n in ("device_id", "time", "farm_id", *RANGES)}
 )
 
 IRRIGATION_EVENTS = dg.AssetSpec(

@@ -27,7 +27,7 @@ from zenthos_assets.silver.transforms import SCHEMA as SILVER_SCHEMA
 
 HISTORICAL_SCHEMA: Final = pl.Schema({name: SILVER_SCHEMA[name] for name in HISTORICAL_COLUMNS})
 
-_HISTORICAL = Recipe(HISTORICAL_KEY, HISTORICAL_TABLE, "1", (Upstream(SILVER_KEY),))
+_HISTORICAL = Recipe(HISTORICAL_KEY, HISTORICAL_TABLE, "1", (Upstream(SILVER_KEY),), in_lake=False)
 
 
 @dg.asset(

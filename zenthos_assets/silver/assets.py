@@ -1,18 +1,19 @@
-"""Silver assets by day of the reading: weather, cleaned telemetry, and its pieces where it is split.
+"""Silver assets by day of the reading: weather, cleaned telemetry, and its pieces if it has any.
 
 Thin: day_runs.py, weather_runs.py and shards.py build; transforms.py and weather.py have the rules.
 """
 
 from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta
-from typing import Any, Final
+from typing import Final
 
 import dagster as dg
 import polars as pl
 
 from zenthos_assets import parquet
+from zenthos_assets.bronze.telemetry_days import TELEMETRY_DAYS_KEY, TELEMETRY_KEY
 from zenthos_assets.config import BuildConfig
-from zenthos_assets.partitions import DAILY, ONE_RUN, SAME_DAY, days_of
+from zenthos_assets.partitions import DAILY, ONE_RUN, days_of
 from zenthos_assets.resources import Platform
 from zenthos_assets.silver import statistics
 from zenthos_assets.silver.checks import SILVER_CHECKS, SILVER_KEY, silver_results
@@ -36,23 +37,16 @@ from zenthos_assets.silver.views import COLUMNS, WEATHER_COLUMNS, pictures
 from zenthos_assets.silver.weather_runs import WEATHER_ASSET, weather_days
 from zenthos_assets.tables import column_lineage, column_schema
 from zenthos_core import lake
-from zenthos_core.topics import MessageType
 
-BRONZE_KEY: Final = dg.AssetKey(["bronze", MessageType.TELEMETRY.value])
 WEATHER_KEY: Final = dg.AssetKey(["silver", WEATHER])
-TO_BE_DAYS: Final = dg.AssetDep(BRONZE_KEY, partition_mapping=SAME_DAY)
-BY_DAY: Final[dict[str, Any]] = {
-    "partitions_def": DAILY,
-    "backfill_policy": ONE_RUN,
-    "kinds": {"parquet", "polars"},
-    "owners": ["team:data"],
-}
+KINDS: Final = {"parquet", "polars"}
+OWNERS: Final = ["team:data"]
 DEVICES_AT_ONCE: Final = 1_000_000
 """Rows of statistics that are examined together: bounds memory whatever fleet and range."""
 
 _FROM_WEATHER: Final = {"weather_condition": (WEATHER_KEY, ["weather_condition"])}
 _FROM_BRONZE: Final = {
-    name: (BRONZE_KEY, ["received_at" if name == "received_at" else "payload"])
+    name: (TELEMETRY_KEY, ["received_at" if name == "received_at" else "payload"])
     for name in (*statistics.SENSORS, "message_id", "device_id", "time", "received_at", "extra")
 }
 
@@ -60,7 +54,7 @@ _FROM_BRONZE: Final = {
 def silver_assets(shards: int) -> list[dg.AssetsDefinition]:
     """The silver layer; with more than one shard, telemetry_cleaned is joined from pieces."""
     if shards == 1:
-        return [weather_hourly, telemetry_cleaned([whole()], [TO_BE_DAYS, WEATHER_KEY])]
+        return [weather_hourly, telemetry_cleaned([whole()], [TELEMETRY_DAYS_KEY, WEATHER_KEY])]
     pieces = [piece(number, shards) for number in range(shards)]
     assets = [telemetry_piece(target) for target in pieces]
     return [weather_hourly, *assets, telemetry_cleaned(pieces, [a.key for a in assets])]
@@ -68,23 +62,26 @@ def silver_assets(shards: int) -> list[dg.AssetsDefinition]:
 
 @dg.asset(
     key=WEATHER_KEY,
-    deps=[TO_BE_DAYS],
+    deps=[TELEMETRY_DAYS_KEY],
     group_name="silver",
     description="The weather of each farm by the hour, from its own stations.",
     metadata={
         "dagster/column_schema": column_schema(WEATHER_SCHEMA, WEATHER_COLUMNS),
         "dagster/column_lineage": column_lineage(
-            {name: (BRONZE_KEY, ["payload"]) for name in WEATHER_SCHEMA}
+            {name: (TELEMETRY_KEY, ["payload"]) for name in WEATHER_SCHEMA}
         ),
         "object_path": f"{lake.SILVER}/{WEATHER}/YYYY/MM/DD.parquet",
     },
-    **BY_DAY,
+    partitions_def=DAILY,
+    backfill_policy=ONE_RUN,
+    kinds=KINDS,
+    owners=OWNERS,
 )
 def weather_hourly(
     context: dg.AssetExecutionContext, config: BuildConfig, platform: Platform
 ) -> None:
     days = days_of(context)
-    with session(platform, WEATHER_ASSET, days, run_id=context.run_id, force=config.force) as run:
+    with session(platform, WEATHER_ASSET, days, run_id=context.run.run_id, force=config.force) as run:
         outcome = weather_days(run, days)
     report(context, outcome)
 
@@ -94,15 +91,18 @@ def telemetry_piece(target: Target) -> dg.AssetsDefinition:
 
     @dg.asset(
         key=dg.AssetKey(target.asset.split("/")),
-        deps=[TO_BE_DAYS, WEATHER_KEY],
+        deps=[TELEMETRY_DAYS_KEY, WEATHER_KEY],
         group_name="silver_shards",
         description=f"{CLEANED} of the device buckets {target.buckets}, up to and not including.",
         metadata={"object_path": f"{lake.SILVER}/{PIECES}/YYYY/MM/DD.K-of-N.parquet"},
-        **BY_DAY,
+        partitions_def=DAILY,
+        backfill_policy=ONE_RUN,
+        kinds=KINDS,
+        owners=OWNERS,
     )
     def build(context: dg.AssetExecutionContext, config: BuildConfig, platform: Platform) -> None:
         days = days_of(context)
-        run_id = context.run_id
+        run_id = context.run.run_id
         with session(platform, target.asset, days, run_id=run_id, force=config.force) as run:
             outcome = clean_days(run, target, days)
         report(context, outcome)
@@ -131,13 +131,16 @@ def telemetry_cleaned(
             "object_path": f"{lake.SILVER}/{CLEANED}/YYYY/MM/DD.parquet",
         },
         check_specs=SILVER_CHECKS,
-        **BY_DAY,
+        partitions_def=DAILY,
+        backfill_policy=ONE_RUN,
+        kinds=KINDS,
+        owners=OWNERS,
     )
     def build(
         context: dg.AssetExecutionContext, config: BuildConfig, platform: Platform
     ) -> dg.MaterializeResult:  # type: ignore[type-arg]
         days = days_of(context)
-        run_id = context.run_id
+        run_id = context.run.run_id
         with session(platform, CLEANED_ASSET, days, run_id=run_id, force=config.force) as run:
             whole_days = len(targets) == 1
             outcome = (

@@ -6,6 +6,7 @@
    are made anew each time, from the statistics of the days.
 """
 
+from collections.abc import Mapping
 from datetime import UTC, date, datetime, timedelta
 from typing import Final
 
@@ -26,6 +27,8 @@ from zenthos_assets.silver.examine import (
 )
 
 SILVER_KEY = dg.AssetKey(["silver", "telemetry_cleaned"])
+Metadata = str | int | float | dg.MarkdownMetadataValue
+
 MAX_UNUSABLE_SHARE: Final = 0.01
 MAX_GAPPY_SHARE: Final = 0.1
 SHOWN: Final = 20
@@ -70,7 +73,7 @@ def silver_results(
     """
     received = sum(build.rows_in for build in outcome.builds.values())
     strangers = unusable.filter(pl.col("reason") == UNREGISTERED)
-    share = unusable["messages"].sum() / received if received else 0.0
+    share = int(unusable["messages"].sum()) / received if received else 0.0
     gappy_share = len(found.gappy) / found.device_days if found.device_days else 0.0
     return [
         _result("message_id_unique", not outcome.repeated, {"repeated": outcome.repeated}),
@@ -90,7 +93,7 @@ def silver_results(
     ]
 
 
-def _result(name: str, passed: bool, metadata: dict[str, object]) -> dg.AssetCheckResult:
+def _result(name: str, passed: bool, metadata: Mapping[str, Metadata]) -> dg.AssetCheckResult:
     return dg.AssetCheckResult(check_name=name, passed=passed, metadata=metadata)
 
 
@@ -98,7 +101,7 @@ def _warning(
     name: str, passed: bool, oddities: pl.DataFrame, *, share: float | None = None
 ) -> dg.AssetCheckResult:
     """Passed or not, with the first of the oddities."""
-    metadata: dict[str, object] = {"found": len(oddities)}
+    metadata: dict[str, Metadata] = {"found": len(oddities)}
     if share is not None:
         metadata["share"] = share
     if not oddities.is_empty():

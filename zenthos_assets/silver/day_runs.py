@@ -20,7 +20,7 @@ from zenthos_assets.bronze import codec
 from zenthos_assets.parquet import ALL_BUCKETS, Buckets
 from zenthos_assets.resources import Platform
 from zenthos_assets.runs import Build
-from zenthos_assets.silver import errors, statistics
+from zenthos_assets.silver import errors
 from zenthos_assets.silver.build import Built, build_days
 from zenthos_assets.silver.reference import (
     WEATHER_SCHEMA,

@@ -1,4 +1,4 @@
-"""telemetry_cleaned built in pieces: N ranges of device buckets, side by side, joined to one object.
+"""telemetry_cleaned in pieces: N ranges of device buckets, built side by side and joined.
 
 1. Piece k of N holds the devices of the buckets from k * 65536 // N up to, not including, those of
    the next. What becomes of a message is decided within its device: no piece needs another.
@@ -70,7 +70,7 @@ def join_days(run: Session, days: Sequence[date], pieces: Sequence[Target]) -> O
             )
     of_day = {day: [known[target.asset][str(day)] for target in pieces] for day in days}
     inputs = {
-        str(day): runs.checksum(CODE_VERSION, [f"{b.output_checksum}" for b in builds])
+        str(day): runs.checksum(CODE_VERSION, [build.output_checksum for build in builds])
         for day, builds in of_day.items()
     }
     stale, kept = plan(run, CLEANED_ASSET, whole().key_of, inputs)
@@ -78,7 +78,8 @@ def join_days(run: Session, days: Sequence[date], pieces: Sequence[Target]) -> O
     shares = archived_shares(run.ops, days)
     for day in stale:
         archived = sum(share.row_count for share in shares if share.day == day)
-        build = _join(run, day, pieces, of_day[day], inputs[str(day)], outcome)
+        parts = list(zip(pieces, of_day[day], strict=True))
+        build = _join(run, day, parts, inputs[str(day)], outcome)
         if archived != build.rows_in:
             outcome.lost[day] = f"{archived} archived, {build.rows_in} accounted for"
         elif not outcome.repeated:
@@ -91,15 +92,15 @@ def join_days(run: Session, days: Sequence[date], pieces: Sequence[Target]) -> O
 def _join(
     run: Session,
     day: date,
-    pieces: Sequence[Target],
-    builds: Sequence[Build],
+    parts: Sequence[tuple[Target, Build]],
     input_checksum: str,
     outcome: Outcome,
 ) -> Build:
     begin = time.monotonic()
+    builds = [build for _, build in parts]
     described = []
     with parquet.writing(SCHEMA) as writer:
-        for target, built in zip(pieces, builds, strict=True):
+        for target, built in parts:
             frame = _read(run, target, day, built)
             described.append(statistics.describe(frame))
             outcome.repeated += count_repeated(frame)
