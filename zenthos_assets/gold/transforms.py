@@ -47,12 +47,15 @@ DAILY_SCHEMA: Final = pl.Schema(
 )
 
 
+Period = Literal["hour", "day"]
+
+
 def plausible(name: str) -> pl.Expr:
     """A sensor's value, or null where it is out of range (rule 1)."""
     return pl.when(pl.col(name).is_between(*RANGES[name])).then(pl.col(name))
 
 
-def rollup(silver: pl.DataFrame, period: Literal["hour", "day"]) -> pl.DataFrame:
+def rollup(silver: pl.DataFrame, period: Period) -> pl.DataFrame:
     """Statistics per device and hour (HOURLY_SCHEMA) or day (DAILY_SCHEMA)."""
     name, start, schema = (
         ("bucket", pl.col("time").dt.truncate("1h"), HOURLY_SCHEMA)
