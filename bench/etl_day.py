@@ -46,6 +46,8 @@ IMPLAUSIBLE: Final = 0.001
 WITHOUT_SENSOR: Final = 0.01
 CLOCK_NOT_SET: Final = 0.0001
 READY: Final = "ready.txt"
+RAW: Final = "raw"
+"""The bucket of the objects of JSON texts."""
 
 _SENSORS: Final = ("soil_moisture", "temperature", "humidity", "light_level", "rainfall_mm")
 _START: Final = datetime(DAY.year, DAY.month, DAY.day, tzinfo=UTC)
@@ -123,8 +125,11 @@ def read_irrigated_days(folder: Path) -> pl.DataFrame:
     return pl.read_parquet(reference_path(folder, "irrigated_days"))
 
 
-def prepare(folder: Path, fleet: Fleet) -> list[str]:
-    """Fill `folder` with the lake of that fleet, unless it is there; keys of the bronze objects."""
+def prepare(folder: Path, fleet: Fleet, *, raw: bool = False) -> None:
+    """Fill `folder` with the lake of that fleet, unless it is there.
+
+    With `raw`, also the same messages as objects that hold the JSON texts as they are.
+    """
     place = FolderStore(folder)
     if not (folder / READY).exists():
         for hour, frame in receipts(fleet):
@@ -132,13 +137,19 @@ def prepare(folder: Path, fleet: Fleet) -> list[str]:
                 rows = frame.slice(start, PART_ROWS)
                 key = lake.bronze_key("telemetry", hour, part)
                 place.put(lake.BRONZE, key, codec.encode(rows))
+                if raw:
+                    place.put(RAW, key, parquet.encode(codec.in_order(rows)))
         _write_rollups(place, fleet)
         for name, frame in references(fleet).items():
             path = reference_path(folder, name)
             path.parent.mkdir(exist_ok=True)
             frame.write_parquet(path)
         (folder / READY).write_text(f"{fleet.devices}\n")
-    return sorted(place.keys(lake.BRONZE, "telemetry/"))
+
+
+def raw_paths(folder: Path) -> list[Path]:
+    """The objects of JSON texts, in the order of receipt."""
+    return sorted((folder / RAW).rglob("*.parquet"))
 
 
 def receipts(fleet: Fleet) -> Iterator[tuple[datetime, pl.DataFrame]]:
