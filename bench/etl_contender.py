@@ -78,9 +78,11 @@ def check(*, holds: bool, what: str) -> None:
 def run(contend: Callable[[Path, Stages], None]) -> None:
     """The main of a contender."""
     stages = Stages()
+    before = time.process_time()
     contend(Path(sys.argv[1]), stages)
     figures = {
         "seconds": round(sum(stages.seconds.values()), 3),
+        "cpu_s": round(time.process_time() - before, 3),
         "peak_rss_mib": peak_rss_mib(os.getpid()),
         "stages": stages.seconds,
     }

@@ -207,7 +207,9 @@ def _roll(connection: duckdb.DuckDBPyConnection, folder: Path, place: tuple[str,
         f"CASE WHEN {sensor} BETWEEN {low} AND {high} THEN {sensor} END {sensor}"
         for sensor, (low, high) in RANGES.items()
     )
-    query = _ROLLUP.format(start=f"{start} AS {name}", name=name, plausible=plausible, silver=silver)
+    query = _ROLLUP.format(
+        start=f"{start} AS {name}", name=name, plausible=plausible, silver=silver
+    )
     _copy(connection, query, rolled)
     readings = _number(connection, f"SELECT count(*) FROM read_parquet('{silver}')")
     samples = _number(connection, f"SELECT sum(sample_count) FROM read_parquet('{rolled}')")

@@ -4,6 +4,7 @@ Each brings its own Postgres and broker. Exit code 1 where a message was lost or
 """
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -67,10 +68,31 @@ def drain(
     _report(run_drain_bench(Outage(outage_s, rate, real_time, spool_after_s)))
 
 
-def _report(result: "DataclassInstance") -> None:
+@app.command()
+def etl(
+    devices: Annotated[
+        int, typer.Argument(min=10, help="Devices, a message a minute each; a multiple of ten.")
+    ] = 10_000,
+    runs: Annotated[int, typer.Option(min=1, help="Runs of each contender; medians count.")] = 1,
+    folder: Annotated[
+        Path | None, typer.Option(help="Keep the made-up day here, for the next time.")
+    ] = None,
+) -> None:
+    """A day from bronze to features, against DuckDB SQL and pandas doing the same steps."""
+    from bench.etl import run_etl_bench
+
+    _print(run_etl_bench(devices, runs=runs, folder=folder))
+
+
+def _print(result: "DataclassInstance") -> dict[str, Any]:
     import msgspec
 
     values: dict[str, Any] = asdict(result)
     typer.echo(msgspec.json.encode(values))
+    return values
+
+
+def _report(result: "DataclassInstance") -> None:
+    values = _print(result)
     if values["lost"] or values["duplicated"]:
         raise typer.Exit(1)
