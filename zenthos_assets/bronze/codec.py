@@ -41,6 +41,8 @@ BUCKET: Final = "bucket"
 TEMPLATE: Final = "template"
 DELAY: Final = "ingest_delay_us"
 _PLAIN_COLUMNS: Final = ("topic", "received_at", "qos", "retain", "redelivered")
+OWN_COLUMNS: Final = (BUCKET, *_PLAIN_COLUMNS, DELAY, TEMPLATE, "payload")
+"""All but those of values."""
 
 
 class Layout(msgspec.Struct, frozen=True):
@@ -54,6 +56,9 @@ class Layout(msgspec.Struct, frozen=True):
     def kind(self, path: str) -> Kind:
         """The kind of the column of a path."""
         return columns.kind_from(self.columns[path])
+
+
+NOTHING_SHREDDED: Final = Layout([], {}, [])
 
 
 def in_order(frame: pl.DataFrame) -> pl.DataFrame:
