@@ -1,6 +1,7 @@
 """`zenthos bench NAME`: progress on standard error, one JSON object as the last line of output.
 
-Each brings its own Postgres and broker. Exit code 1 where a message was lost or stored twice.
+Those of ingest bring their own Postgres and broker. Exit code 1 where a message was lost or stored
+twice, or an archive is not byte-exact.
 """
 
 from dataclasses import asdict
@@ -65,6 +66,23 @@ def drain(
     from bench.drain import Outage, run_drain_bench
 
     _report(run_drain_bench(Outage(outage_s, rate, real_time, spool_after_s)))
+
+
+@app.command()
+def archive(
+    devices: Annotated[int, typer.Option(min=1, help="Simulated devices.")] = 300,
+    interval: Annotated[int, typer.Option(min=1, max=3600, help="Seconds between readings.")] = 60,
+    hours: Annotated[float, typer.Option(min=0.1, help="Simulated hours.")] = 24.0,
+) -> None:
+    """Size of the archive against the JSON in it, simulated and recorded, against plain Parquet."""
+    import msgspec
+
+    from bench.archive import run_archive_bench
+
+    result = run_archive_bench(devices, interval, hours)
+    typer.echo(msgspec.json.encode(result))
+    if not result.byte_exact:
+        raise typer.Exit(1)
 
 
 def _report(result: "DataclassInstance") -> None:
