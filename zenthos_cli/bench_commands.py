@@ -1,6 +1,7 @@
 """`zenthos bench NAME`: progress on standard error, one JSON object as the last line of output.
 
-Each brings its own Postgres and broker. Exit code 1 where a message was lost or stored twice.
+Those of ingest bring their own Postgres and broker. Exit code 1 where a message was lost or stored
+twice, or an archive is not byte-exact.
 """
 
 from dataclasses import asdict
@@ -79,20 +80,34 @@ def etl(
     ] = None,
 ) -> None:
     """A day from bronze to features, against DuckDB SQL and pandas doing the same steps."""
+    import msgspec
+
     from bench.etl import run_etl_bench
 
-    _print(run_etl_bench(devices, runs=runs, folder=folder))
+    typer.echo(msgspec.json.encode(run_etl_bench(devices, runs=runs, folder=folder)))
 
 
-def _print(result: "DataclassInstance") -> dict[str, Any]:
+@app.command()
+def archive(
+    devices: Annotated[int, typer.Option(min=1, help="Simulated devices.")] = 300,
+    interval: Annotated[int, typer.Option(min=1, max=3600, help="Seconds between readings.")] = 60,
+    hours: Annotated[float, typer.Option(min=0.1, help="Simulated hours.")] = 24.0,
+) -> None:
+    """Size of the archive against the JSON in it, simulated and recorded, against plain Parquet."""
+    import msgspec
+
+    from bench.archive import run_archive_bench
+
+    result = run_archive_bench(devices, interval, hours)
+    typer.echo(msgspec.json.encode(result))
+    if not result.byte_exact:
+        raise typer.Exit(1)
+
+
+def _report(result: "DataclassInstance") -> None:
     import msgspec
 
     values: dict[str, Any] = asdict(result)
     typer.echo(msgspec.json.encode(values))
-    return values
-
-
-def _report(result: "DataclassInstance") -> None:
-    values = _print(result)
     if values["lost"] or values["duplicated"]:
         raise typer.Exit(1)
