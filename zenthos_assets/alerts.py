@@ -1,8 +1,8 @@
 """Alerts: what failed goes to the log and to a webhook.
 
-1. A run that failed is an alert: job, failed step, reason, partitions, and the page that shows it. A
-   blocking check that failed fails its run; the alert names it.
-2. A run that succeeded is one where a check of severity ERROR failed in it, such as `ledger_balances`.
+1. A run that failed is an alert: job, failed step, reason, partitions, and the page that shows it.
+   A blocking check that failed fails its run; the alert names it.
+2. So is a run that succeeded, where a check of severity ERROR failed, such as `ledger_balances`.
 3. Every alert is logged before it is posted. One that cannot be posted fails the tick; the next
    tick posts all of that tick again, so a receiver may get an alert twice: `run_id` tells.
 4. Runs that ended before the sensor's first tick are not looked at.
@@ -67,12 +67,11 @@ class Alert:
     """The partition, or first and last of a range."""
 
 
-def alert_for(run: dg.DagsterRun, events: Sequence[EventLogEntry], dagster_url: str) -> Alert | None:
+def alert_for(
+    run: dg.DagsterRun, events: Sequence[EventLogEntry], dagster_url: str
+) -> Alert | None:
     """The alert that a finished run gives rise to; None where all is well (rules 1 and 2)."""
-    evaluations = [e.dagster_event.asset_check_evaluation_data for e in events if _is_check(e)]
-    refused = [
-        e for e in evaluations if not e.passed and e.severity == dg.AssetCheckSeverity.ERROR
-    ]
+    refused = [evaluation for entry in events if (evaluation := _refusal(entry))]
     checks = tuple(f"{e.asset_key.to_user_string()}: {e.check_name}" for e in refused)
     failed = run.status == dg.DagsterRunStatus.FAILURE
     if not failed and not refused:
@@ -118,11 +117,9 @@ def post(alert: Alert, url: str) -> None:
         _post(alert, url)
     except httpx.HTTPError as error:
         host = httpx.URL(url).host  # the path of a webhook is often its secret
-        answered = isinstance(error, httpx.HTTPStatusError)
-        reason = f"answers {error.response.status_code}" if answered else str(error)
         raise WebhookError(
-            f"the webhook at {host} did not take the alert of run {alert.run_id}:"
-            f" {reason or type(error).__name__}; check ZENTHOS_ALERT_WEBHOOK_URL"
+            f"the webhook at {host} did not take the alert of run {alert.run_id}: {_why(error)};"
+            " check ZENTHOS_ALERT_WEBHOOK_URL"
         ) from None
 
 
@@ -142,15 +139,14 @@ def finished_runs(
     instance: dg.DagsterInstance, after: int, until: float
 ) -> tuple[list[dg.DagsterRun], int]:
     """Runs that ended after an event's number and before a moment, and the last one's number."""
-    kinds = (DagsterEventType.RUN_FAILURE, DagsterEventType.RUN_SUCCESS)
+    wanted = (
+        dg.RunStatusChangeRecordsFilter(DagsterEventType.RUN_FAILURE, after_storage_id=after),
+        dg.RunStatusChangeRecordsFilter(DagsterEventType.RUN_SUCCESS, after_storage_id=after),
+    )
     found = [
         record
-        for kind in kinds
-        for record in instance.fetch_run_status_changes(
-            dg.RunStatusChangeRecordsFilter(kind, after_storage_id=after),
-            limit=RUNS_A_TICK,
-            ascending=True,
-        ).records
+        for kind in wanted
+        for record in instance.fetch_run_status_changes(kind, RUNS_A_TICK, ascending=True).records
     ]
     ended = sorted(found, key=lambda record: record.storage_id)[:RUNS_A_TICK]
     settled = list(takewhile(lambda record: record.timestamp < until, ended))
@@ -164,9 +160,7 @@ def finished_runs(
     default_status=dg.DefaultSensorStatus.RUNNING,
     description="Logs each failed run and failed check, and posts it to ZENTHOS_ALERT_WEBHOOK_URL.",
 )
-def alert_on_failure(
-    context: dg.SensorEvaluationContext, platform: Platform
-) -> dg.SkipReason:
+def alert_on_failure(context: dg.SensorEvaluationContext, platform: Platform) -> dg.SkipReason:
     instance, settings = context.instance, platform.settings
     if context.cursor is None:
         newest = instance.event_log_storage.get_maximum_record_id() or 0
@@ -185,8 +179,20 @@ def alert_on_failure(
     return dg.SkipReason(f"{len(runs)} runs ended, {len(alerts)} alerts")
 
 
-def _is_check(entry: EventLogEntry) -> bool:
-    return entry.dagster_event_type == DagsterEventType.ASSET_CHECK_EVALUATION
+def _why(error: httpx.HTTPError) -> str:
+    if isinstance(error, httpx.HTTPStatusError):
+        return f"it answers {error.response.status_code}"
+    return str(error) or type(error).__name__
+
+
+def _refusal(entry: EventLogEntry) -> dg.AssetCheckEvaluation | None:
+    """A check of severity ERROR that failed."""
+    event = entry.dagster_event
+    if event is None or event.event_type != DagsterEventType.ASSET_CHECK_EVALUATION:
+        return None
+    found = event.asset_check_evaluation_data
+    failed = not found.passed and found.severity == dg.AssetCheckSeverity.ERROR
+    return found if failed else None
 
 
 def _first_failure(events: Sequence[EventLogEntry]) -> tuple[str | None, str]:

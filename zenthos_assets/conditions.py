@@ -1,7 +1,7 @@
-"""When a day is built again without a schedule. Free of assets: definitions.py attaches the rules.
+"""When a day is built again without a schedule. Free of assets; definitions.py attaches it.
 
-1. Late data: a day that was built is built again when what it is made of changes: the readings that
-   the archive holds of it (`bronze/telemetry_days`), or a day of silver or gold that its window sees.
+1. Late data: a day that was built is built again when what it is made of changes: its readings in
+   the archive (`bronze/telemetry_days`), or a day of silver or gold that its window sees.
 2. A day that was never built, and the running one, wait for `daily_build`.
 3. Healing: a day whose run failed is tried once more, and then once a night, until it succeeds.
 4. A day waits while it, or what it is made of, is being built, and while a blocking check of that
@@ -12,31 +12,34 @@ from typing import Final
 
 import dagster as dg
 
+from zenthos_assets.partitions import DAILY
+
 NIGHTLY: Final = "30 3 * * *"
 """After `daily_build`, which may have healed it."""
 
+REBUILT: Final = ("silver", "silver_shards", "gold")
+"""Groups whose assets have the condition, where they have a partition a day."""
+
 SOURCES: Final = dg.AssetSelection.keys("bronze/telemetry_days") | dg.AssetSelection.groups(
-    "silver", "silver_shards", "gold"
+    *REBUILT
 )
 """What has a partition a day. A change of an unpartitioned source would ask for every day."""
 
 _when = dg.AutomationCondition
 
-_LATE: Final = (
-    ~_when.missing()
-    & _when.any_deps_match(
-        (_when.newly_updated() | _when.will_be_requested()).with_label("source_changed")
-    )
-    .allow(SOURCES)
-    .since_last_handled()
-).with_label("late_data")
+_CHANGED: Final = _when.any_deps_match(
+    (_when.newly_updated() | _when.will_be_requested()).with_label("source_changed")
+).allow(SOURCES)
+
+_LATE: Final = (~_when.missing() & _CHANGED.since_last_handled()).with_label("late_data")
+
+_NIGHT: Final[dg.AutomationCondition[dg.AssetKey | dg.AssetCheckKey]] = _when.cron_tick_passed(
+    NIGHTLY
+)
 
 # True from the first failure to the next success or night: newly true once in between.
 _HEALING: Final = (
-    _when.execution_failed()
-    .since(_when.newly_updated() | _when.cron_tick_passed(NIGHTLY))
-    .newly_true()
-    .since_last_handled()
+    _when.execution_failed().since(_when.newly_updated() | _NIGHT).newly_true().since_last_handled()
 ).with_label("healing")
 
 REBUILD: Final = (
@@ -47,3 +50,10 @@ REBUILD: Final = (
     & _when.all_deps_blocking_checks_passed()
 ).with_label("late_data_or_healing")
 """The condition of every asset of silver and gold that has a partition a day."""
+
+
+def with_condition(spec: dg.AssetSpec) -> dg.AssetSpec:
+    """An asset of silver or gold with the condition; any other as it is."""
+    if spec.group_name not in REBUILT or spec.partitions_def != DAILY:
+        return spec
+    return spec.replace_attributes(automation_condition=REBUILD)

@@ -11,15 +11,19 @@ from zenthos_assets.gold.assets import (
     telemetry_daily,
     telemetry_hourly,
 )
+from zenthos_assets.governance import RETRIES, governed
+from zenthos_assets.maintenance.assets import MAINTENANCE_ASSETS
 from zenthos_assets.models.assets import irrigation_model, irrigation_model_tflite, training_set
 from zenthos_assets.release.assets import model_release
 from zenthos_assets.resources import Platform
 from zenthos_assets.silver.assets import telemetry_cleaned
 
 
-def build_definitions(platform: Platform) -> dg.Definitions:
+def build_definitions(
+    platform: Platform, *, retries: dg.RetryPolicy | None = None
+) -> dg.Definitions:
     """Every asset, check, job, schedule and sensor, on a platform."""
-    return dg.Definitions(
+    definitions = dg.Definitions(
         assets=[
             MQTT_STREAM,
             IRRIGATION_EVENTS,
@@ -32,6 +36,7 @@ def build_definitions(platform: Platform) -> dg.Definitions:
             irrigation_model,
             irrigation_model_tflite,
             model_release,
+            *MAINTENANCE_ASSETS,
         ],
         asset_checks=[ledger_balances],
         jobs=JOBS,
@@ -41,9 +46,10 @@ def build_definitions(platform: Platform) -> dg.Definitions:
         # the multiprocess default takes 20 s where this takes 0.4
         executor=dg.in_process_executor,
     )
+    return governed(definitions, retries)
 
 
 @dg.definitions
 def defs() -> dg.Definitions:
     """What Dagster loads; settings are read when an asset runs."""
-    return build_definitions(Platform())
+    return build_definitions(Platform(), retries=RETRIES)

@@ -1,16 +1,20 @@
-"""Who waits for whom, and what is tried again; set here for whole layers. Nothing else belongs here.
+"""Who waits for whom, what is tried again, what is rebuilt by itself: by layer, set in one place.
 
 1. Runs of one pool follow each other, runs of different pools go side by side (`dagster.yaml`): a
    long backfill makes no archive wait. A run counts for every pool that its steps name.
 2. A step of a layer that reads or writes databases and the lake is tried again after an error: a
    connection that was lost or a store that was away may be there again. What a check refuses is
    final.
+3. Silver and gold are rebuilt by the condition of conditions.py.
 """
 
 from collections.abc import Mapping
 from typing import Final
 
 import dagster as dg
+from dagster_shared.record import replace
+
+from zenthos_assets.conditions import with_condition
 
 POOLS: Final[Mapping[str, str]] = {
     "bronze": "archive",
@@ -30,8 +34,18 @@ RETRIED: Final = frozenset({"bronze", "silver_shards", "silver", "gold", "trends
 RETRIES: Final = dg.RetryPolicy(max_retries=2, delay=10, backoff=dg.Backoff.EXPONENTIAL)
 
 
-def governed(asset: dg.AssetsDefinition, retries: dg.RetryPolicy | None) -> dg.AssetsDefinition:
-    """The same asset, in the pool of its group and with the retries of its layer."""
+def governed(definitions: dg.Definitions, retries: dg.RetryPolicy | None) -> dg.Definitions:
+    """The same definitions, each asset with the pool, retries and condition of its layer."""
+    assets = [
+        _governed(asset.map_asset_specs(with_condition), retries)
+        if isinstance(asset, dg.AssetsDefinition)
+        else asset
+        for asset in definitions.assets or ()
+    ]
+    return replace(definitions, assets=assets)
+
+
+def _governed(asset: dg.AssetsDefinition, retries: dg.RetryPolicy | None) -> dg.AssetsDefinition:
     groups = set(asset.group_names_by_key.values())
     pool = next((POOLS[group] for group in groups if group in POOLS), None)
     attributes = asset.get_attributes_dict()
