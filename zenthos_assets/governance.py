@@ -62,7 +62,7 @@ def _governed(asset: dg.AssetsDefinition, retries: dg.RetryPolicy | None) -> dg.
         required_resource_keys=set(op.required_resource_keys),
         tags=op.tags,
         retry_policy=op.retry_policy or (retries if groups <= RETRIED else None),
-        code_version=op.version,
+        code_version=op._version,
         pool=op.pool or pool,
     )
     return dg.AssetsDefinition.dagster_internal_init(**attributes)
