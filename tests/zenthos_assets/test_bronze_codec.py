@@ -134,7 +134,9 @@ def test_an_object_of_the_time_before_is_read() -> None:
 def test_a_truncated_object_is_named_with_what_to_do(tmp_path: Path, cut: int) -> None:
     whole = codec.encode(outbox([reading(n) for n in range(50)]))
     with (
-        pytest.raises(ArchiveError, match=r"telemetry/2026/11/20/05\.parquet.*put back a copy"),
+        pytest.raises(
+            ArchiveError, match=r"telemetry/2026/11/20/05\.parquet is damaged .*put back a copy"
+        ),
         codec.naming("telemetry/2026/11/20/05.parquet"),
     ):
         codec.decode(whole[:cut])

@@ -88,8 +88,9 @@ def read_object(store: BlobStore, key: str, buckets: Buckets | None = None) -> P
     Raises:
         ArchiveError: where the object is damaged.
     """
+    data = store.get(lake.BRONZE, key)
     with codec.naming(key):
-        return read_telemetry(store.get(lake.BRONZE, key), buckets)
+        return read_telemetry(data, buckets)
 
 
 def row_groups(file: pq.ParquetFile, buckets: Buckets | None) -> list[int]:
