@@ -110,7 +110,7 @@ def test_rule_5_the_running_day_is_expected_until_now() -> None:
 
 
 def test_rule_6_a_sensor_that_no_longer_moves() -> None:
-    still = {"temperature_min": 15.0, "temperature_max": 15.0}
+    still: dict[str, Any] = {"temperature_min": 15.0, "temperature_max": 15.0}
     found_stuck = found(row(**still), row(1, **still), row(2)).stuck
     assert found_stuck.rows() == [(DAY, "soil-1", "temperature", 15.0)]
     assert found(row(**still), row(1, **still)).stuck.is_empty()  # it has not moved lately
@@ -119,7 +119,7 @@ def test_rule_6_a_sensor_that_no_longer_moves() -> None:
 
 
 def test_rule_6_a_value_may_rest_at_its_limit() -> None:
-    fog = {"humidity_min": 100.0, "humidity_max": 100.0}
+    fog: dict[str, Any] = {"humidity_min": 100.0, "humidity_max": 100.0}
     assert found(row(**fog), row(1)).stuck.is_empty()
 
 
@@ -144,7 +144,7 @@ def test_checks_name_what_is_wrong() -> None:
     assert results(found(row()), built, strangers) == {"devices_registered"}
     broken = pl.DataFrame([("malformed_json", "x", 3)], schema=OPEN_SCHEMA, orient="row")
     assert results(found(row()), built, broken) == {"few_unusable"}
-    still = {"light_level_min": 9.0, "light_level_max": 9.0}
+    still: dict[str, Any] = {"light_level_min": 9.0, "light_level_max": 9.0}
     odd = found(
         row(readings=12, implausible=9, temperature_missing=12, **still), *week(readings=30)
     )
