@@ -20,6 +20,7 @@ from zenthos_assets.bronze.assets import MQTT_STREAM
 from zenthos_assets.parquet import day_range
 from zenthos_assets.partitions import ranges_of
 from zenthos_assets.resources import Platform
+from zenthos_assets.silver.checks import freshness
 from zenthos_core.ledger import read_ledger
 from zenthos_core.topics import MessageType
 
@@ -33,15 +34,17 @@ MAX_RANGES: Final = 12
 FIRST_BUILT: Final = "silver/telemetry_cleaned"
 LAST_BUILT: Final = "gold/ml_features"
 """A day that either of them has never built is not built, whatever became of the other."""
+FRESHNESS: Final = dg.AssetSelection.checks(freshness)
+"""Asked every hour: a build that is missing cannot ask for itself."""
 
 ARCHIVE_JOB = dg.define_asset_job(
     "archive",
-    dg.AssetSelection.groups("bronze"),
+    dg.AssetSelection.groups("bronze") | FRESHNESS,
     description="Moves messages from the outbox to the lake, for a range of hours of receipt.",
 )
 DAILY_JOB = dg.define_asset_job(
     "daily",
-    dg.AssetSelection.groups("silver", "silver_shards", "gold"),
+    dg.AssetSelection.groups("silver", "silver_shards", "gold") - FRESHNESS,
     description="Cleans readings, rolls them up and computes features, for a range of days.",
 )
 WEEKLY_JOB = dg.define_asset_job(

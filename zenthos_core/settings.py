@@ -48,6 +48,10 @@ class Settings(BaseSettings):
         "file:///var/lib/zenthos/blobs", description="Object storage: file:///absolute/folder."
     )
 
+    shards: Annotated[int, Field(ge=1, le=256)] = Field(
+        1, description="Pieces in which the lineage cleans a day, side by side."
+    )
+
     mqtt_host: str = Field("127.0.0.1", description="Broker, as the services reach it.")
     mqtt_port: Port = Field(1883, description="Port of the broker, as the services reach it.")
     mqtt_username: str = Field("svc-ingest", description="Service account of ingest.")
@@ -105,6 +109,9 @@ class Settings(BaseSettings):
     ingest_metrics_port: Port = Field(9464, description="Prometheus /metrics of ingest.")
     hot_days: Annotated[int, Field(ge=1, le=90)] = Field(
         7, description="Days of readings kept in telemetry_hot; older ones go to the archive alone."
+    )
+    historical_days: Annotated[int, Field(ge=1, le=3_650)] = Field(
+        90, description="Days of cleaned readings kept in telemetry_historical."
     )
 
     forward_amqp_url: SecretStr = Field(

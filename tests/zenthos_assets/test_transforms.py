@@ -21,6 +21,7 @@ from zenthos_assets.partitions import ranges_of
 from zenthos_assets.release.transforms import rounded
 from zenthos_assets.silver import transforms as silver
 from zenthos_assets.silver.checks import SilverTally, silver_results
+from zenthos_assets.silver.reference import PLACEMENTS_SCHEMA, Reference
 from zenthos_assets.storage import with_driver
 
 DAYS = st.dates(date(2026, 1, 1), date(2026, 3, 1))
@@ -28,6 +29,11 @@ DAYS = st.dates(date(2026, 1, 1), date(2026, 3, 1))
 
 def archive(*payloads: bytes, at: datetime = RECEIVED) -> pl.DataFrame:
     return bronze.to_frame([("t", p, at, at, 1, False, False) for p in payloads])
+
+
+def placed(*device_ids: str) -> Reference:
+    rows = [(name, RECEIVED, "farm", "soil", "esp32-s3", 39.1, -96.6) for name in device_ids]
+    return Reference(pl.DataFrame(rows, schema=PLACEMENTS_SCHEMA, orient="row"))
 
 
 @given(st.lists(DAYS, unique=True))
@@ -92,8 +98,7 @@ def test_deduplication_keeps_the_first_received(rows: list[tuple[int, int, float
         for n, second, value in rows
     ]
     parsed = silver.parse(pl.concat(frames)).readings
-    registry = silver.to_registry([("soil-1", "m", "f", 1.0, 2.0)])
-    cleaned = silver.clean(parsed, registry, [start.date()])
+    cleaned = silver.clean(parsed, placed("soil-1"), [start.date()])
     naive: dict[int, tuple[int, float]] = {}
     for n, second, value in rows:
         if n not in naive or second < naive[n][0]:
@@ -107,9 +112,8 @@ def test_the_same_message_id_of_another_device_is_another_reading() -> None:
     start = datetime(2026, 11, 19, tzinfo=UTC)
     first = reading("soil-1", start)
     parsed = silver.parse(pl.concat([archive(first), archive(first.replace(b"-1", b"-2"))]))
-    registry = silver.to_registry([(f"soil-{n}", "m", "f", 1.0, 2.0) for n in (1, 2)])
-    cleaned = silver.clean(parsed.readings, registry, [start.date()])
-    assert cleaned["device_id"].to_list() == ["soil-1", "soil-2"]
+    cleaned = silver.clean(parsed.readings, placed("soil-1", "soil-2"), [start.date()])
+    assert sorted(cleaned["device_id"]) == ["soil-1", "soil-2"]
     tally = SilverTally()
     tally.add(cleaned, received=2, malformed=0)
     assert tally.repeated_ids == 0

@@ -16,14 +16,15 @@ See docs/adr on why rows are deleted before partitions are dropped.
 import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Final
 
 import psycopg
 from psycopg import sql
 
-from zenthos_assets import parquet
-from zenthos_assets.bronze.transforms import content_hash, rows_per_day, to_frame
+from zenthos_assets.bronze import codec
+from zenthos_assets.bronze.days import rows_per_day
+from zenthos_assets.bronze.transforms import SCHEMA, content_hash, to_frame
 from zenthos_core import lake
 from zenthos_core.blobs import BlobStore
 from zenthos_core.errors import ArchiveError
@@ -61,8 +62,10 @@ class Part:
     object_key: str
     row_count: int
     size_bytes: int
+    payload_bytes: int
     sha256: str
-    days: int
+    days: dict[date, int]
+    """Messages by the day they are about."""
 
 
 def archive_hour(
@@ -107,12 +110,14 @@ def archive_part(
         rows = connection.cursor(binary=True).execute(_SELECT, scope).fetchall()
         if not rows:
             return None
-        frame = to_frame([row[1:] for row in rows])
+        frame = codec.in_order(to_frame([row[1:] for row in rows])).select(SCHEMA.names())
         number = _next_part(connection, table, hour)
         key = lake.bronze_key(table, hour, number)
-        data = parquet.encode(frame)
-        days = rows_per_day(frame)
-        part = Part(key, len(frame), len(data), hashlib.sha256(data).hexdigest(), len(days))
+        data = codec.encode(frame)
+        days = rows_per_day(data)
+        payload_bytes = int(frame["payload"].bin.size().sum())
+        sha256 = hashlib.sha256(data).hexdigest()
+        part = Part(key, len(frame), len(data), payload_bytes, sha256, days)
         _record(connection, table, hour, number, part, run_id=run_id)
         with connection.cursor() as cursor:
             cursor.executemany(
@@ -139,7 +144,8 @@ def _set_aside(connection: psycopg.Connection, scope: Mapping[str, object]) -> N
 
 def verify(store: BlobStore, key: str, row_count: int, digest: str) -> None:
     """Compare a stored object with what was to be stored; raises ArchiveError."""
-    frame = parquet.decode(store.get(lake.BRONZE, key))
+    with codec.naming(key):
+        frame = codec.decode(store.get(lake.BRONZE, key))
     if len(frame) != row_count or content_hash(frame) != digest:
         raise ArchiveError(f"{lake.BRONZE}/{key} does not hold what was written to it")
 
