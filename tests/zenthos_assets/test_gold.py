@@ -18,7 +18,15 @@ from zenthos_assets.gold.assets import telemetry_hourly
 
 TODAY = datetime.now(UTC).date()
 DAY = TODAY - timedelta(days=10)
-TABLES = ["telemetry_hourly", "telemetry_daily", "ml_features", "weather_daily", "irrigation_response", "telemetry_trends", "telemetry_historical"]
+TABLES = [
+    "telemetry_hourly",
+    "telemetry_daily",
+    "ml_features",
+    "weather_daily",
+    "irrigation_response",
+    "telemetry_trends",
+    "telemetry_historical",
+]
 
 
 def rows(yard: Farmyard) -> dict[str, list[object]]:
