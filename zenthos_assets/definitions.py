@@ -14,6 +14,8 @@ from zenthos_assets.gold.assets import (
 )
 from zenthos_assets.gold.farm_assets import irrigation_response, telemetry_trends, weather_daily
 from zenthos_assets.gold.history_assets import telemetry_historical
+from zenthos_assets.governance import RETRIES, governed
+from zenthos_assets.maintenance.assets import MAINTENANCE_ASSETS
 from zenthos_assets.models.assets import irrigation_model, irrigation_model_tflite, training_set
 from zenthos_assets.release.assets import model_release
 from zenthos_assets.resources import Platform
@@ -22,9 +24,11 @@ from zenthos_assets.silver.checks import freshness
 from zenthos_core.settings import load_settings
 
 
-def build_definitions(platform: Platform, shards: int = 1) -> dg.Definitions:
+def build_definitions(
+    platform: Platform, *, shards: int = 1, retries: dg.RetryPolicy | None = None
+) -> dg.Definitions:
     """Every asset, check, job, schedule and sensor, on a platform."""
-    return dg.Definitions(
+    definitions = dg.Definitions(
         assets=[
             MQTT_STREAM,
             IRRIGATION_EVENTS,
@@ -42,6 +46,7 @@ def build_definitions(platform: Platform, shards: int = 1) -> dg.Definitions:
             irrigation_model,
             irrigation_model_tflite,
             model_release,
+            *MAINTENANCE_ASSETS,
         ],
         asset_checks=[ledger_balances, freshness],
         jobs=JOBS,
@@ -51,9 +56,10 @@ def build_definitions(platform: Platform, shards: int = 1) -> dg.Definitions:
         # the multiprocess default takes 20 s where this takes 0.4
         executor=dg.in_process_executor,
     )
+    return governed(definitions, retries)
 
 
 @dg.definitions
 def defs() -> dg.Definitions:
     """What Dagster loads; all settings but the number of shards are read when an asset runs."""
-    return build_definitions(Platform(), load_settings().shards)
+    return build_definitions(Platform(), shards=load_settings().shards, retries=RETRIES)

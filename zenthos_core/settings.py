@@ -155,6 +155,21 @@ class Settings(BaseSettings):
 
     mlflow_url: str = Field("http://127.0.0.1:5000", description="MLflow tracking server.")
     dagster_url: str = Field("http://127.0.0.1:3000", description="Dagster webserver.")
+    alert_webhook_url: SecretStr = Field(
+        SecretStr(""), description="Receives failures of the lineage as JSON; none by default."
+    )
+    postgres_bin: Path | None = Field(
+        None, description="Folder with pg_dump and pg_restore; from PATH where it is not set."
+    )
+    backup_dir: Path | None = Field(
+        None, description="Folder of the backups; `backups` in ZENTHOS_HOME where it is not set."
+    )
+    backups_kept: Annotated[int, Field(ge=1)] = Field(
+        4, description="Newest verified backups that are kept of each database."
+    )
+    backup_hot: bool = Field(
+        False, description="Whether backups hold the hot tables, which the lake holds anyway."
+    )
     postgres_port: Port = Field(5433, description="Port of the embedded Postgres.")
     dagster_code_port: Port = Field(4000, description="Port of the embedded Dagster code server.")
 

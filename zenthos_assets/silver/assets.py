@@ -80,8 +80,8 @@ def silver_assets(shards: int) -> list[dg.AssetsDefinition]:
 def weather_hourly(
     context: dg.AssetExecutionContext, config: BuildConfig, platform: Platform
 ) -> None:
-    days = days_of(context)
-    with session(platform, WEATHER_ASSET, days, run_id=context.run.run_id, force=config.force) as run:
+    days, run_id = days_of(context), context.run.run_id
+    with session(platform, WEATHER_ASSET, days, run_id=run_id, force=config.force) as run:
         outcome = weather_days(run, days)
     report(context, outcome)
 
@@ -101,8 +101,7 @@ def telemetry_piece(target: Target) -> dg.AssetsDefinition:
         owners=OWNERS,
     )
     def build(context: dg.AssetExecutionContext, config: BuildConfig, platform: Platform) -> None:
-        days = days_of(context)
-        run_id = context.run.run_id
+        days, run_id = days_of(context), context.run.run_id
         with session(platform, target.asset, days, run_id=run_id, force=config.force) as run:
             outcome = clean_days(run, target, days)
         report(context, outcome)
@@ -139,8 +138,7 @@ def telemetry_cleaned(
     def build(
         context: dg.AssetExecutionContext, config: BuildConfig, platform: Platform
     ) -> dg.MaterializeResult:  # type: ignore[type-arg]
-        days = days_of(context)
-        run_id = context.run.run_id
+        days, run_id = days_of(context), context.run.run_id
         with session(platform, CLEANED_ASSET, days, run_id=run_id, force=config.force) as run:
             whole_days = len(targets) == 1
             outcome = (

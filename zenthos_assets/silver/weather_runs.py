@@ -9,7 +9,7 @@ import polars as pl
 
 from zenthos_assets import parquet
 from zenthos_assets.runs import Build
-from zenthos_assets.silver.build import read_objects
+from zenthos_assets.silver.build import for_each_slice
 from zenthos_assets.silver.day_runs import GROUP_ROWS, WEATHER, Outcome, Session, plan, record
 from zenthos_assets.silver.reference import Reference, read_placements
 from zenthos_assets.silver.source import archived_shares, input_checksums
@@ -31,8 +31,13 @@ def weather_days(run: Session, days: Sequence[date]) -> Outcome:
     contents = [share[:3] for share in shares]
     for group, keys in group_days(contents, stale, GROUP_ROWS):
         begin = time.monotonic()
-        readings, _ = read_objects(run.store, keys)
-        weather = farm_weather([station_hours(readings, reference.placements, group)])
+        weather = farm_weather(
+            for_each_slice(
+                run.store,
+                keys,
+                lambda readings, _, days=group: station_hours(readings, reference.placements, days),
+            )
+        )
         written = parquet.put_days(
             run.store, (lake.SILVER, key_of), weather, group, day=pl.col("hour").dt.date()
         )
