@@ -19,6 +19,7 @@ from starlette.exceptions import HTTPException
 from zenthos_core.errors import (
     AuthenticationError,
     BlobNotFoundError,
+    BlobStoreError,
     ConfigurationError,
     ConflictError,
     ManifestError,
@@ -39,6 +40,7 @@ _STATUS: Final[dict[type[ZenthosError], HTTPStatus]] = {
     NotFoundError: HTTPStatus.NOT_FOUND,
     ConflictError: HTTPStatus.CONFLICT,
     ManifestError: HTTPStatus.UNPROCESSABLE_ENTITY,
+    BlobStoreError: HTTPStatus.SERVICE_UNAVAILABLE,
     ConfigurationError: HTTPStatus.SERVICE_UNAVAILABLE,
 }
 _HEADERS: Final[dict[HTTPStatus, dict[str, str]]] = {

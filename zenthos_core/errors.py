@@ -45,6 +45,10 @@ class BlobNotFoundError(NotFoundError):
     """No object under that bucket and key."""
 
 
+class BlobStoreError(ZenthosError):
+    """Object storage cannot be reached, or refuses."""
+
+
 class ArchiveError(ZenthosError):
     """What was read back from the lake is not what was written."""
 

@@ -45,8 +45,13 @@ class Settings(BaseSettings):
         description="MLflow's runs and registry.",
     )
     blob_url: str = Field(
-        "file:///var/lib/zenthos/blobs", description="Object storage: file:///absolute/folder."
+        "file:///var/lib/zenthos/blobs",
+        description="Object storage: file:///absolute/folder, s3://bucket/folder or s3://.",
     )
+    s3_endpoint_url: str = Field("", description="S3 server other than AWS, such as MinIO.")
+    s3_region: str = Field("", description="Region of the buckets; boto3's own where not set.")
+    s3_access_key_id: str = Field("", description="S3 account; boto3's own search where not set.")
+    s3_secret_access_key: SecretStr = Field(SecretStr(""), description="Its secret key.")
 
     mqtt_host: str = Field("127.0.0.1", description="Broker, as the services reach it.")
     mqtt_port: Port = Field(1883, description="Port of the broker, as the services reach it.")
