@@ -20,6 +20,7 @@ from zenthos_core.errors import (
     AuthenticationError,
     BlobNotFoundError,
     BlobStoreError,
+    BusyError,
     ConfigurationError,
     ConflictError,
     ManifestError,
@@ -41,6 +42,7 @@ _STATUS: Final[dict[type[ZenthosError], HTTPStatus]] = {
     ConflictError: HTTPStatus.CONFLICT,
     ManifestError: HTTPStatus.UNPROCESSABLE_ENTITY,
     BlobStoreError: HTTPStatus.SERVICE_UNAVAILABLE,
+    BusyError: HTTPStatus.SERVICE_UNAVAILABLE,
     ConfigurationError: HTTPStatus.SERVICE_UNAVAILABLE,
 }
 _HEADERS: Final[dict[HTTPStatus, dict[str, str]]] = {

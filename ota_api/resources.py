@@ -12,6 +12,7 @@ from psycopg import AsyncConnection
 from psycopg_pool import AsyncConnectionPool
 
 from ota_api.devices.accounts import BrokerAccounts
+from ota_api.export.service import ExportSlots
 from ota_api.keys.service import TrustedKeyFile
 from zenthos_core import lake, tokens
 from zenthos_core.blobs import BlobStore, store_of
@@ -57,6 +58,7 @@ class Resources:
     token_keys: TokenKeys
     trusted_keys: TrustedKeyFile
     accounts: BrokerAccounts
+    exports: ExportSlots
     clock: Callable[[], float]
 
 
@@ -78,7 +80,9 @@ async def open_resources(
     trusted = TrustedKeyFile(settings.trusted_keys_file, settings.root_public_key_file)
     async with _new_pool(settings.database_url.get_secret_value()) as pool:
         try:
-            yield Resources(settings, pool, store, token_keys, trusted, accounts, clock)
+            yield Resources(
+                settings, pool, store, token_keys, trusted, accounts, ExportSlots(), clock
+            )
         finally:
             await accounts.close()
 

@@ -37,6 +37,10 @@ class PermissionDeniedError(ZenthosError):
     """The token is good but does not allow this."""
 
 
+class BusyError(ZenthosError):
+    """As much of this as is allowed goes on already."""
+
+
 class ManifestError(ZenthosError):
     """A release manifest, its signature or its binary breaks a rule."""
 

@@ -140,6 +140,10 @@ class Settings(BaseSettings):
     admin_token: SecretStr = Field(
         SecretStr(""), description="Token with which the command line registers devices."
     )
+    token: SecretStr = Field(
+        SecretStr(""),
+        description="Token with which the command line exports; the one above where not set.",
+    )
 
     root_public_key_file: Path = Field(
         Path(".zenthos/keys/root.pub"), description="Ed25519 key that signs keys.json."

@@ -3,7 +3,7 @@
 Loads pyarrow: import it where it is used.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from typing import Final, NamedTuple
 
 import pyarrow as pa
@@ -18,7 +18,7 @@ class Source(NamedTuple):
     """A table to be read piece by piece."""
 
     schema: pa.Schema
-    batches: Iterator[pa.RecordBatch]
+    batches: Generator[pa.RecordBatch, None, None]
 
 
 def plain_schema(schema: pa.Schema) -> pa.Schema:

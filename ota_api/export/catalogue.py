@@ -134,9 +134,7 @@ TABLES: Final[dict[str, Table]] = {
     **_lake(lake.SILVER, _SILVER),
     **_lake(lake.GOLD, _GOLD),
     **{
-        f"analytics/{name}": SqlTable(
-            Database.ANALYTICS, name, {**_GOLD, **_MORE_WHAT}[name], time
-        )
+        f"analytics/{name}": SqlTable(Database.ANALYTICS, name, {**_GOLD, **_MORE_WHAT}[name], time)
         for name, time in _ANALYTICS.items()
     },
     **{f"ops/{table.relation}": table for table in _OPS},

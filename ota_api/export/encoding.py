@@ -5,7 +5,7 @@ dashes. Loads pyarrow: import it where it is used.
 """
 
 import io
-from collections.abc import Iterator
+from collections.abc import Generator
 
 import pyarrow as pa
 import pyarrow.csv as pa_csv
@@ -37,7 +37,7 @@ class Outbox(io.RawIOBase):
         return taken
 
 
-def encode(source: Source, format_: ExportFormat) -> Iterator[bytes]:
+def encode(source: Source, format_: ExportFormat) -> Generator[bytes, None, None]:
     """The file in pieces, none of them empty; to be closed where it is not read to its end."""
     outbox = Outbox()
     csv = format_ is ExportFormat.CSV
@@ -50,7 +50,7 @@ def encode(source: Source, format_: ExportFormat) -> Iterator[bytes]:
                     yield written
         yield outbox.take()
     finally:
-        source.batches.close()  # type: ignore[attr-defined]
+        source.batches.close()
 
 
 def _writer(

@@ -6,7 +6,7 @@ Loads pyarrow: import it where it is used.
 import io
 import re
 import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from datetime import date
 from typing import Final
 
@@ -73,7 +73,7 @@ def _schema(store: BlobStore, bucket: str, key: str) -> pa.Schema:
 
 def _batches(
     store: BlobStore, bucket: str, keys: Sequence[str], devices: Sequence[str], schema: pa.Schema
-) -> Iterator[pa.RecordBatch]:
+) -> Generator[pa.RecordBatch, None, None]:
     wanted = pa.array(devices, pa.string())
     for key in keys:
         with store.open(bucket, key) as file:
@@ -85,7 +85,7 @@ def _batches(
                     yield whole
 
 
-def read_tar(store: BlobStore, bucket: str, keys: Sequence[str]) -> Iterator[bytes]:
+def read_tar(store: BlobStore, bucket: str, keys: Sequence[str]) -> Generator[bytes, None, None]:
     """The objects as they are stored, under their keys, as one tar archive."""
     for key in keys:
         with store.open(bucket, key) as file:

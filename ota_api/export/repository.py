@@ -3,7 +3,7 @@
 Loads pyarrow: import it where it is used.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import closing
 from datetime import UTC, date, datetime, timedelta
 from typing import Any, Final
@@ -49,22 +49,27 @@ def read_rows(url: str, table: SqlTable, selection: Selection) -> Source:
     """
     connection = connect(url, application="ota-export")
     try:
-        connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
-        connection.read_only = True
-        connection.execute(f"SET LOCAL statement_timeout = {FIRST_ROW_WITHIN_MS}")
-        connection.execute(
-            f"SET LOCAL idle_in_transaction_session_timeout = {CLIENT_PATIENCE_MS}"
-        )
-        types = _column_types(connection, table)
-        where, values = _condition(table, selection, types)
-        if not _exists(connection, table, where, values):
-            raise NotFoundError(_nothing(connection, table, selection))
+        types, where, values = _prepare(connection, table, selection)
     except BaseException:
         connection.close()
         raise
     schema = pa.schema([(name, _ARROW.get(kind, pa.string())) for name, kind in types.items()])
-    query = _query(table, types, where)
-    return Source(schema, _batches(connection, query, values, schema))
+    return Source(schema, _batches(connection, _query(table, types, where), values, schema))
+
+
+def _prepare(
+    connection: psycopg.Connection, table: SqlTable, selection: Selection
+) -> tuple[dict[str, str], sql.Composable, list[Any]]:
+    """Types of the columns, and the condition on rows, once it is known that some meet it."""
+    connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+    connection.read_only = True
+    connection.execute(f"SET LOCAL statement_timeout = {FIRST_ROW_WITHIN_MS}")
+    connection.execute(f"SET LOCAL idle_in_transaction_session_timeout = {CLIENT_PATIENCE_MS}")
+    types = _column_types(connection, table)
+    where, values = _condition(table, selection, types)
+    if not _exists(connection, table, where, values):
+        raise NotFoundError(_nothing(connection, table, selection))
+    return types, where, values
 
 
 def _column_types(connection: psycopg.Connection, table: SqlTable) -> dict[str, str]:
@@ -120,9 +125,7 @@ def _exists(
     connection: psycopg.Connection, table: SqlTable, where: sql.Composable, values: Sequence[Any]
 ) -> bool:
     query = sql.SQL("SELECT EXISTS (SELECT FROM {} WHERE {})")
-    row = connection.execute(
-        query.format(sql.Identifier(table.relation), where), values
-    ).fetchone()
+    row = connection.execute(query.format(sql.Identifier(table.relation), where), values).fetchone()
     return bool(row and row[0])
 
 
@@ -141,7 +144,7 @@ def _nothing(connection: psycopg.Connection, table: SqlTable, selection: Selecti
 
 def _batches(
     connection: psycopg.Connection, query: sql.Composed, values: Sequence[Any], schema: pa.Schema
-) -> Iterator[pa.RecordBatch]:
+) -> Generator[pa.RecordBatch, None, None]:
     with closing(connection), connection.cursor("export") as cursor:
         cursor.execute(query, values)
         while rows := cursor.fetchmany(FETCH_ROWS):

@@ -1,4 +1,4 @@
-"""What the stack does where the lake is on S3: its buckets, and Dagster's compute logs beside it."""
+"""Where the lake is on S3: its buckets, and Dagster's compute logs beside them."""
 
 import json
 from pathlib import Path
