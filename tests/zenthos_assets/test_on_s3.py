@@ -7,13 +7,13 @@ import itertools
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import dagster as dg
 import psycopg
 import pytest
 
-from tests.servers import HOST, MotoServer
+from tests.servers import MotoServer
 from tests.zenthos_assets.conftest import HOUR_KEY, RECEIVED, Farmyard, reading
 from zenthos_assets import parquet
 from zenthos_assets.resources import Platform

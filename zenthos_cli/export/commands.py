@@ -155,7 +155,8 @@ def _write(client: "ExportClient", request: "Request", out: Path) -> None:
 def _counted(chunks: Iterator[bytes], console: Console, title: str) -> Iterator[bytes]:
     """The chunks, with a line on the terminal that says how much has come."""
     columns = TextColumn(title), DownloadColumn(), TransferSpeedColumn()
-    with Progress(*columns, console=console, transient=True) as progress:
+    quiet = not console.is_terminal
+    with Progress(*columns, console=console, transient=True, disable=quiet) as progress:
         task = progress.add_task("", total=None)
         for chunk in chunks:
             progress.advance(task, len(chunk))
