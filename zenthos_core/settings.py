@@ -45,8 +45,13 @@ class Settings(BaseSettings):
         description="MLflow's runs and registry.",
     )
     blob_url: str = Field(
-        "file:///var/lib/zenthos/blobs", description="Object storage: file:///absolute/folder."
+        "file:///var/lib/zenthos/blobs",
+        description="Object storage: file:///absolute/folder, s3://bucket/folder or s3://.",
     )
+    s3_endpoint_url: str = Field("", description="S3 server other than AWS, such as MinIO.")
+    s3_region: str = Field("", description="Region of the buckets; boto3's own where not set.")
+    s3_access_key_id: str = Field("", description="S3 account; boto3's own search where not set.")
+    s3_secret_access_key: SecretStr = Field(SecretStr(""), description="Its secret key.")
 
     shards: Annotated[int, Field(ge=1, le=256)] = Field(
         1, description="Pieces in which the lineage cleans a day, side by side."
@@ -141,6 +146,10 @@ class Settings(BaseSettings):
     )
     admin_token: SecretStr = Field(
         SecretStr(""), description="Token with which the command line registers devices."
+    )
+    token: SecretStr = Field(
+        SecretStr(""),
+        description="Token with which the command line exports; the one above where not set.",
     )
 
     root_public_key_file: Path = Field(
