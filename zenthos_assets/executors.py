@@ -65,6 +65,7 @@ def celery_config(settings: Settings) -> dict[str, Any]:
             "task_acks_late": True,  # rule 2
             # a step whose delivery is void runs again elsewhere: end it here
             "worker_cancel_long_running_tasks_on_connection_loss": True,
+            "worker_redirect_stdouts": False,
             "worker_prefetch_multiplier": 1,  # a waiting step goes to an idle worker
         },
     }
