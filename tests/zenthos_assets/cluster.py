@@ -16,9 +16,10 @@ import psycopg
 from tests.conftest import ROOT
 from tests.servers import PostgresServer, RabbitServer, ServerProcess
 from zenthos_assets.automation import RANGE_END, RANGE_START
+from zenthos_cli.stack.launch import child_command
 from zenthos_core.blobs import FolderStore
 
-RUN_TIMEOUT_S = 240
+RUN_TIMEOUT_S = 120
 
 
 class Worker(ServerProcess):
@@ -27,7 +28,10 @@ class Worker(ServerProcess):
     def __init__(self, queue: str, name: str, log: Path, environment: Mapping[str, str]) -> None:
         self.name = name
         super().__init__(
-            [sys.executable, "-m", "zenthos_assets.worker", queue, name],
+            child_command(
+                [sys.executable, "-m", "zenthos_assets.worker", queue, name],
+                death_signal=signal.SIGTERM,
+            ),
             log,
             ready=lambda: " ready." in log.read_text(),
             stop_signal=signal.SIGTERM,
@@ -70,7 +74,10 @@ class Cluster:
         command = ["-m", "zenthos_assets.definitions", "-j", job, "--tags", tags]
         with (self.folder / "runs.log").open("ab") as log:
             return subprocess.Popen(
-                [sys.executable, "-m", "dagster", "job", "execute", *command],
+                child_command(
+                    [sys.executable, "-m", "dagster", "job", "execute", *command],
+                    death_signal=signal.SIGTERM,
+                ),
                 cwd=ROOT,
                 env=self.environment,
                 stdin=subprocess.DEVNULL,

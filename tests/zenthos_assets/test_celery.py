@@ -1,5 +1,8 @@
 """Steps on two Celery workers, by a real RabbitMQ: the same bytes as in one process."""
 
+import os
+import signal
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,7 +14,7 @@ import psycopg
 import pytest
 
 from tests.servers import PostgresServer, RabbitServer
-from tests.zenthos_assets.cluster import Cluster, Worker, make_cluster
+from tests.zenthos_assets.cluster import RUN_TIMEOUT_S, Cluster, Worker, make_cluster
 from tests.zenthos_assets.conftest import HOUR_KEY, RECEIVED, Farmyard, reading
 from zenthos_assets.executors import ARCHIVE_QUEUE, BUILD_QUEUE
 from zenthos_core import lake
@@ -71,3 +74,80 @@ def test_two_workers_write_the_same_bytes_as_one_process(
     assert lake_bytes(cluster.store) == in_one_process(farmyard)
     kept = [path for path in (cluster.folder / "storage").rglob("*") if path.is_file()]
     assert [path for path in kept if "compute_logs" not in path.parts] == []
+
+
+@contextmanager
+def step_under_way(cluster: Cluster) -> Iterator[tuple[subprocess.Popen[bytes], Worker]]:
+    """A run whose silver step waits for a table inside the block: the run and the step's worker."""
+    with (
+        psycopg.connect(cluster.ops_url) as holder,
+        psycopg.connect(cluster.ops_url, autocommit=True) as watcher,
+    ):
+        holder.execute("LOCK TABLE bronze_days IN ACCESS EXCLUSIVE MODE")
+        run = cluster.start("daily", *DAYS)
+        waiting = (
+            "SELECT 1 FROM pg_stat_activity"
+            " WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        )
+        until(lambda: bool(watcher.execute(waiting).fetchall()))
+        names = dict(cluster.executions())
+        yield run, next(w for w in cluster.workers if w.name == names[SILVER_STEP])
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + RUN_TIMEOUT_S
+    while not condition():
+        assert time.monotonic() < deadline, "it never came"
+        time.sleep(0.1)
+
+
+def silver_executions(cluster: Cluster) -> list[str]:
+    return [worker for step, worker in cluster.executions() if step == SILVER_STEP]
+
+
+@pytest.fixture
+def archived(cluster: Cluster) -> Cluster:
+    """The twin with its archive written and two workers that build."""
+    archive = cluster.add_worker(ARCHIVE_QUEUE, "archive-1")
+    assert cluster.run("archive", HOUR_KEY, HOUR_KEY) is SUCCESS
+    archive.stop()
+    for name in ("build-1", "build-2"):
+        cluster.add_worker(BUILD_QUEUE, name)
+    return cluster
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize("end", [Worker.lose, Worker.kill], ids=["machine", "parent"])
+def test_a_step_of_a_lost_worker_goes_to_another(
+    farmyard: Farmyard, archived: Cluster, end: Callable[[Worker], None]
+) -> None:
+    """The parent's loss leaves its child at work: two build the same at once."""
+    with step_under_way(archived) as (run, worker):
+        end(worker)
+        until(lambda: len(silver_executions(archived)) == 2)
+    assert run.wait(RUN_TIMEOUT_S) == 0
+    assert archived.last_run().status is SUCCESS
+    assert set(silver_executions(archived)) == {"build-1", "build-2"}
+    assert lake_bytes(archived.store) == in_one_process(farmyard)
+
+
+@pytest.mark.fault
+def test_a_step_that_ends_its_process_fails_the_run(farmyard: Farmyard, archived: Cluster) -> None:
+    """It is not delivered again: out of memory here would be out of memory there."""
+    with step_under_way(archived) as (run, worker):
+        os.kill(worker.child, signal.SIGKILL)
+    assert run.wait(RUN_TIMEOUT_S) != 0
+    assert archived.last_run().status is dg.DagsterRunStatus.FAILURE
+    assert archived.run("daily", *DAYS) is SUCCESS
+    assert lake_bytes(archived.store) == in_one_process(farmyard)
+
+
+@pytest.mark.fault
+def test_a_run_outlives_a_restart_of_the_broker(
+    farmyard: Farmyard, archived: Cluster, rabbitmq: RabbitServer
+) -> None:
+    with step_under_way(archived) as (run, _):
+        rabbitmq.kill()
+        rabbitmq.start()
+    assert run.wait(RUN_TIMEOUT_S) == 0
+    assert lake_bytes(archived.store) == in_one_process(farmyard)
