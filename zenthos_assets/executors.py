@@ -2,8 +2,8 @@
 
 1. Nothing but names passes from step to step: assets read what others wrote from the lake and the
    databases. Workers share no disk.
-2. A step is delivered until a worker has finished it. One whose worker is lost goes to another, which
-   builds the same bytes (see runs.py).
+2. A step is delivered until a worker has finished it. One whose worker is lost goes to another,
+   which builds the same bytes (see runs.py). One that ends its own process fails its run.
 3. Archiving has a queue of its own, so that no backfill stands in its way.
 """
 
