@@ -19,6 +19,8 @@ ARCHIVE_QUEUE: Final = "archive"
 BUILD_QUEUE: Final = "build"
 """Of every step that names no other queue."""
 
+QUEUES: Final = (ARCHIVE_QUEUE, BUILD_QUEUE)
+
 ON_ARCHIVE_QUEUE: Final[Mapping[str, str]] = {"dagster-celery/queue": ARCHIVE_QUEUE}
 """Tags of an op."""
 

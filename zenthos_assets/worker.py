@@ -1,17 +1,18 @@
-"""A Celery worker that executes steps: `python -m zenthos_assets.worker QUEUE [NAME]`.
+"""A Celery worker that executes steps: `python -m zenthos_assets.worker QUEUE NAME`.
 
 It executes one at a time; more workers take more. Nothing here may load Polars: its threads do not
 survive the fork of the process that executes.
 """
 
 import sys
+from argparse import ArgumentParser
 
 from celery import Celery
 from dagster_celery.executor import CeleryExecutor
 from dagster_celery.make_app import make_app
 from dagster_celery.tasks import create_task
 
-from zenthos_assets.executors import ARCHIVE_QUEUE, BUILD_QUEUE, celery_config
+from zenthos_assets.executors import QUEUES, celery_config
 from zenthos_core.errors import ZenthosError
 from zenthos_core.settings import Settings, load_settings
 
@@ -41,10 +42,10 @@ def main(queue: str, name: str) -> None:
 
 
 if __name__ == "__main__":
-    queue, name = [*sys.argv[1:], *sys.argv[1:2]][:2] if sys.argv[1:] else ("", "")
-    if queue not in {ARCHIVE_QUEUE, BUILD_QUEUE}:
-        sys.exit(f"usage: python -m zenthos_assets.worker {ARCHIVE_QUEUE}|{BUILD_QUEUE} [NAME]")
+    parser = ArgumentParser(prog="python -m zenthos_assets.worker", description=main.__doc__)
+    parser.add_argument("queue", choices=QUEUES)
+    parser.add_argument("name", help="differs from that of every other worker on this machine")
     try:
-        main(queue, name)
+        main(**vars(parser.parse_args()))
     except ZenthosError as error:
         sys.exit(str(error))
