@@ -20,7 +20,7 @@ from zenthos_core.settings import load_settings
 
 
 def build_definitions(
-    platform: Platform, executor: dg.ExecutorDefinition = dg.in_process_executor
+    platform: Platform, *, executor: dg.ExecutorDefinition = dg.in_process_executor
 ) -> dg.Definitions:
     """Every asset, check, job, schedule and sensor, on a platform."""
     return dg.Definitions(
@@ -49,4 +49,4 @@ def build_definitions(
 @dg.definitions
 def defs() -> dg.Definitions:
     """What Dagster loads; settings other than the executor's are read when an asset runs."""
-    return build_definitions(Platform(), executor_for(load_settings()))
+    return build_definitions(Platform(), executor=executor_for(load_settings()))

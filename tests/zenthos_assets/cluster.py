@@ -131,6 +131,7 @@ def make_cluster(
         **urls,
         "ZENTHOS_DAGSTER_DATABASE_URL": _copy(server, "template1"),
         "ZENTHOS_BLOB_URL": (folder / "blobs").as_uri(),
+        "ZENTHOS_SHARDS": "2",
         "ZENTHOS_EXECUTOR": "celery",
         "ZENTHOS_CELERY_BROKER_URL": rabbitmq.url,
     }

@@ -31,7 +31,7 @@ CELERY = Settings(
     ],
 )
 def test_the_settings_name_the_executor_of_every_job(settings: Settings, name: str) -> None:
-    definitions = build_definitions(Platform(), executor_for(settings))
+    definitions = build_definitions(Platform(), executor=executor_for(settings))
     for job in definitions.jobs or ():
         assert definitions.resolve_job_def(job.name).executor_def.name == name
 
@@ -42,7 +42,7 @@ def test_celery_without_a_broker_says_what_to_set() -> None:
 
 
 def test_the_webserver_never_sees_the_password_of_the_broker() -> None:
-    definitions = build_definitions(Platform(), executor_for(CELERY))
+    definitions = build_definitions(Platform(), executor=executor_for(CELERY))
     snapshot = RepositorySnap.from_def(definitions.get_repository_def())
     assert "telemetry" in dg.serialize_value(snapshot)
     assert "hidden" not in dg.serialize_value(snapshot)
