@@ -5,7 +5,7 @@ The names in the environment are these in capitals with `ZENTHOS_` before them.
 """
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -181,6 +181,15 @@ class Settings(BaseSettings):
     )
     postgres_port: Port = Field(5433, description="Port of the embedded Postgres.")
     dagster_code_port: Port = Field(4000, description="Port of the embedded Dagster code server.")
+    executor: Literal["in_process", "celery", "k8s"] = Field(
+        "in_process", description="Where steps are executed: in_process, celery or k8s."
+    )
+    celery_broker_url: SecretStr = Field(
+        SecretStr(""), description="RabbitMQ through which Celery workers get their steps."
+    )
+    celery_workers: Annotated[int, Field(ge=1, le=64)] = Field(
+        2, description="Workers for building that the embedded stack starts with celery."
+    )
 
     @property
     def dagster_port(self) -> int:
