@@ -97,23 +97,13 @@ def daily_build(
         yield _range_request(str(first), str(last), f"{now:%Y%m%d}:{first}")
 
 
-@dg.schedule(
+weekly_maintenance = dg.ScheduleDefinition(
     name="weekly_maintenance",
     job=WEEKLY_JOB,
     cron_schedule="0 3 * * 0",
     default_status=dg.DefaultScheduleStatus.RUNNING,
-    description="Sundays at 03:00: trends of the past week, vacuum, backups and their proof.",
+    description="Sundays at 03:00: long-term trends, vacuum, backups and their proof.",
 )
-def weekly_maintenance(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
-    now = context.scheduled_execution_time
-    job = context.repository_def.get_job(WEEKLY_JOB.name) if context.repository_def else None
-    weeks = job.partitions_def if job else None
-    if not isinstance(weeks, dg.TimeWindowPartitionsDefinition):
-        return dg.RunRequest(run_key=f"{now:%Y%m%d}")
-    week = weeks.get_prev_partition_window(now)
-    key = weeks.get_partition_key_for_timestamp(week.start.timestamp()) if week else None
-    return dg.RunRequest(run_key=f"{now:%Y%m%d}", partition_key=key)
-
 
 weekly_retrain = dg.ScheduleDefinition(
     name="weekly_retrain",

@@ -21,7 +21,7 @@ POOLS: Final[Mapping[str, str]] = {
     "silver_shards": "build",
     "silver": "build",
     "gold": "build",
-    "trends": "build",
+    "trends": "maintenance",
     "ml": "train",
     "release": "train",
     "maintenance": "maintenance",

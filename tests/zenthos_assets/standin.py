@@ -1,7 +1,7 @@
-"""A small code location with the rules of the real one. Tests drive it by files.
+"""A small code location with the rules of the real one, driven by files in a folder.
 
 Where `fail` exists, cleaning fails; where `unsound` does, its check refuses; while `hold` does,
-features wait. Each build appends a line to `builds`; an archive holds readings of `days`.
+features wait. An archive holds readings of the days in `days`; builds append lines to `builds`.
 """
 
 import os

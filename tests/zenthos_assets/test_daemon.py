@@ -1,4 +1,4 @@
-"""What a real daemon does by itself: late data, healing, pools, alerts. On the stand-in lineage."""
+"""What a real daemon does by itself: late data, healing, pools, alerts."""
 
 import json
 import secrets
@@ -16,6 +16,7 @@ import pytest
 
 from tests.servers import PostgresServer
 from tests.zenthos_assets import standin
+from tests.zenthos_assets.conftest import HOUR_KEY, RECEIVED, Farmyard, reading
 from tests.zenthos_assets.dagster_server import ask, eventually, running_dagster
 from zenthos_assets import launch
 
@@ -27,11 +28,13 @@ LATE = "2026-11-18"
 HOUR = f"{datetime.now(UTC) - timedelta(hours=1):%Y-%m-%d-%H:00}"
 
 TICKS = """
-{ sensorsOrError(repositorySelector: {repositoryName: "__repository__",
-    repositoryLocationName: "tests.zenthos_assets.standin"}) {
-  __typename
-  ... on Sensors { results { name sensorState { status ticks(limit: 1) { status } } } }
+query ($location: String!) {
+  sensorsOrError(repositorySelector: {repositoryName: "__repository__",
+      repositoryLocationName: $location}) {
+    ... on Sensors { results { name sensorState { status ticks(limit: 1) { status } } } }
 } }"""
+STANDIN = "tests.zenthos_assets.standin"
+WATCHING = ("late_data_and_healing", "alert_on_failure")
 RUNS = """
 { runsOrError { ... on Runs { results { runId status jobName } } } }"""
 
@@ -63,14 +66,15 @@ class Lineage:
             found[asset].append((first, last))
         return found
 
-    def sensors_ticked(self) -> bool:
-        """Whether both sensors run and have looked once, so that they notice what comes."""
-        sensors = ask(self.url, TICKS)["sensorsOrError"].get("results", [])
-        states = [s["sensorState"] for s in sensors]
-        return len(states) == 2 and all(
-            s["status"] == "RUNNING" and s["ticks"] and s["ticks"][0]["status"] != "STARTED"
-            for s in states
-        )
+
+def sensors_ticked(dagster_url: str, location: str) -> bool:
+    """Whether the sensors run, as by default, and have looked once: they notice what comes."""
+    sensors = ask(dagster_url, TICKS, location=location)["sensorsOrError"].get("results", [])
+    states = [s["sensorState"] for s in sensors if s["name"] in WATCHING]
+    return len(states) == len(WATCHING) and all(
+        s["status"] == "RUNNING" and s["ticks"] and s["ticks"][0]["status"] != "STARTED"
+        for s in states
+    )
 
 
 @pytest.fixture
@@ -94,21 +98,27 @@ def webhook() -> Iterator[tuple[str, list[dict[str, Any]]]]:
 
 
 @pytest.fixture
+def dagster_database(postgres: PostgresServer) -> str:
+    """URL of an empty database for an instance."""
+    name = f"dagster_{secrets.token_hex(4)}"
+    with psycopg.connect(postgres.url(), autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}")
+    return postgres.url(name)
+
+
+@pytest.fixture
 def lineage(
-    postgres: PostgresServer, tmp_path: Path, webhook: tuple[str, list[dict[str, Any]]]
+    dagster_database: str, tmp_path: Path, webhook: tuple[str, list[dict[str, Any]]]
 ) -> Iterator[Lineage]:
     """The stand-in lineage on a webserver and a daemon, with everything on as by default."""
-    database = f"dagster_{secrets.token_hex(4)}"
-    with psycopg.connect(postgres.url(), autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {database}")
     environment = {
-        "ZENTHOS_DAGSTER_DATABASE_URL": postgres.url(database),
+        "ZENTHOS_DAGSTER_DATABASE_URL": dagster_database,
         "ZENTHOS_ALERT_WEBHOOK_URL": webhook[0],
         standin.FOLDER: str(tmp_path),
     }
-    with running_dagster(tmp_path, environment, ["-m", "tests.zenthos_assets.standin"]) as url:
+    with running_dagster(tmp_path, environment, ["-m", STANDIN]) as url:
         made = Lineage(url, tmp_path, webhook[1])
-        eventually(made.sensors_ticked, PATIENCE_S, "both sensors have looked")
+        eventually(lambda: sensors_ticked(url, STANDIN), PATIENCE_S, "both sensors have looked")
         yield made
 
 
@@ -157,3 +167,38 @@ def test_an_archive_does_not_wait_for_a_long_build_but_another_build_does(
     assert (statuses[held], statuses[second]) == ("STARTED", "QUEUED")
     (lineage.folder / "hold").unlink()
     launch.wait(lineage.url, second, timeout_s=PATIENCE_S)
+
+
+def test_one_late_reading_rebuilds_its_day_in_the_real_lineage(
+    farmyard: Farmyard, dagster_database: str, tmp_path: Path
+) -> None:
+    environment = {
+        "ZENTHOS_DAGSTER_DATABASE_URL": dagster_database,
+        "ZENTHOS_DATABASE_URL": farmyard.ops_url,
+        "ZENTHOS_ANALYTICS_DATABASE_URL": farmyard.analytics_url,
+        "ZENTHOS_BLOB_URL": farmyard.store.root.as_uri(),
+    }
+    begin = datetime(2026, 11, 10, tzinfo=UTC)
+    farmyard.receive(reading("soil-1", begin + timedelta(hours=hour)) for hour in range(72))
+    with running_dagster(tmp_path, environment, ["-w", "workspace.yaml"]) as url:
+
+        def run(job: str, first: str, last: str) -> None:
+            run_id = launch.launch(url, job, partition_range=(first, last))
+            launch.wait(url, run_id, timeout_s=PATIENCE_S)
+
+        def builds(asset: str, day: str) -> int:
+            query = f"SELECT count(*) FROM etl_runs WHERE asset = '{asset}' AND partition = '{day}'"
+            return int(farmyard.query_analytics(query)[0][0])
+
+        run(launch.ARCHIVE, HOUR_KEY, HOUR_KEY)
+        run(launch.DAILY, "2026-11-10", "2026-11-12")
+        eventually(lambda: sensors_ticked(url, "zenthos"), PATIENCE_S, "both sensors have looked")
+        farmyard.receive([reading("soil-1", begin + timedelta(hours=30), 1)], at=RECEIVED)
+        run(launch.ARCHIVE, HOUR_KEY, HOUR_KEY)
+        eventually(
+            lambda: builds("gold/ml_features", "2026-11-12") == 2,
+            PATIENCE_S,
+            "the features of the last day, whose window sees the reading",
+        )
+    silver = [builds("silver/telemetry_cleaned", f"2026-11-{day}") for day in (10, 11, 12)]
+    assert silver == [1, 2, 1]

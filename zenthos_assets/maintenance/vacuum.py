@@ -20,9 +20,10 @@ SELECT c.oid, n.nspname, c.relname, c.relkind = 'p' FROM pg_class c
 JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE c.relkind IN ('r', 'p') AND n.nspname !~ '^(pg_|information_schema$)'
 ORDER BY 2, 3"""
+# relpages, since pg_relation_size waits for whoever has locked the table.
 _STATE: Final = """
-SELECT coalesce(pg_stat_get_dead_tuples(%(oid)s::oid), 0),
-  coalesce(pg_total_relation_size(%(oid)s::oid), 0)"""
+SELECT pg_stat_get_dead_tuples(oid), relpages * current_setting('block_size')::bigint
+FROM pg_class WHERE oid = %s"""
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,8 @@ class Vacuumed:
     dead_before: int
     dead_after: int
     size_bytes: int
+    """Of its rows, as of the newest statistics."""
+
     seconds: float
 
     @property
@@ -45,10 +48,13 @@ class Vacuumed:
 
 
 def vacuum_tables(
-    connection: psycopg.Connection, *, table_timeout: str = TABLE_TIMEOUT
+    connection: psycopg.Connection,
+    *,
+    table_timeout: str = TABLE_TIMEOUT,
+    lock_timeout: str = LOCK_TIMEOUT,
 ) -> list[Vacuumed]:
     """Vacuum and analyse every table of a database; the connection must be in autocommit."""
-    connection.execute(f"SET lock_timeout = '{LOCK_TIMEOUT}'")
+    connection.execute(f"SET lock_timeout = '{lock_timeout}'")
     connection.execute(f"SET statement_timeout = '{table_timeout}'")
     tables = connection.execute(_TABLES).fetchall()
     return [_vacuum(connection, *table) for table in tables]
@@ -77,5 +83,5 @@ def _vacuum(
 
 def _state(connection: psycopg.Connection, oid: int) -> tuple[int, int]:
     """Dead rows and bytes; zeros for a table that is gone."""
-    row = connection.execute(_STATE, {"oid": oid}).fetchone()
+    row = connection.execute(_STATE, [oid]).fetchone()
     return (int(row[0]), int(row[1])) if row else (0, 0)
