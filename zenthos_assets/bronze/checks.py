@@ -7,7 +7,7 @@ from datetime import datetime
 import dagster as dg
 import psycopg
 
-from zenthos_assets import parquet
+from zenthos_assets.bronze import codec
 from zenthos_assets.executors import ON_ARCHIVE_QUEUE
 from zenthos_assets.resources import Platform
 from zenthos_core import lake
@@ -42,7 +42,9 @@ def _intact(store: BlobStore, key: str, row_count: int, digest: str) -> bool:
         data = store.get(lake.BRONZE, key)
     except BlobNotFoundError:
         return False
-    return hashlib.sha256(data).hexdigest() == digest and len(parquet.decode(data)) == row_count
+    if hashlib.sha256(data).hexdigest() != digest:
+        return False
+    return bool(codec.open_object(data).metadata.num_rows == row_count)
 
 
 def reads_back(broken: list[str]) -> dg.AssetCheckResult:

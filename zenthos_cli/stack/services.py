@@ -10,6 +10,7 @@ from zenthos_cli.stack import mosquitto, postgres
 from zenthos_cli.stack.environment import DATABASES, LOOPBACK, StackEnvironment
 from zenthos_cli.stack.launch import child_command
 from zenthos_cli.stack.mosquitto import Mosquitto
+from zenthos_cli.stack.object_storage import aws_variables, compute_logs, create_buckets
 from zenthos_cli.stack.plan import Service, check_plan
 from zenthos_cli.stack.probes import DaemonHeartbeat, http_ok, port_open
 from zenthos_core.broker_accounts import set_account
@@ -60,6 +61,7 @@ def prepare_services(environment: StackEnvironment, programs: Mosquitto | None) 
         settings = environment.settings
         password = settings.mqtt_password.get_secret_value()
         set_account(broker.password_file, settings.mqtt_username, password)
+    create_buckets(environment.settings)
     _prepare_dagster(environment)
     (environment.home / "mlflow").mkdir(exist_ok=True)
 
@@ -70,7 +72,8 @@ def _prepare_dagster(environment: StackEnvironment) -> None:
     instance = Path(__file__).parents[2] / "dagster.yaml"
     if not instance.exists():
         raise ConfigurationError(f"{instance} is missing: restore it from the repository")
-    (home / "dagster.yaml").write_text(instance.read_text())
+    logs = compute_logs(environment.settings, home / "compute_logs")
+    (home / "dagster.yaml").write_text(instance.read_text() + logs)
     port = environment.settings.dagster_code_port
     (home / "workspace.yaml").write_text(_WORKSPACE.format(port=port))
 
@@ -181,6 +184,7 @@ def _celery_workers(environment: StackEnvironment) -> list[Service]:
 def _dagster_variables(environment: StackEnvironment) -> dict[str, str]:
     return {
         **environment.variables,
+        **aws_variables(environment.settings),
         "DAGSTER_HOME": str(environment.home / "dagster"),
         "MLFLOW_DISABLE_TELEMETRY": "true",  # the lineage is a client of MLflow
     }
