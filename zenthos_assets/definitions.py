@@ -4,7 +4,7 @@ import dagster as dg
 
 from zenthos_assets.automation import JOBS, SCHEDULES, SENSORS
 from zenthos_assets.bronze.assets import BRONZE_ASSETS, MQTT_STREAM
-from zenthos_assets.bronze.checks import ledger_balances
+from zenthos_assets.bronze.checks import bronze_checks
 from zenthos_assets.bronze.telemetry_days import TELEMETRY_DAYS
 from zenthos_assets.gold.assets import (
     IRRIGATION_EVENTS,
@@ -35,7 +35,7 @@ def build_definitions(platform: Platform) -> dg.Definitions:
             irrigation_model_tflite,
             model_release,
         ],
-        asset_checks=[ledger_balances],
+        asset_checks=[bronze_checks],
         jobs=JOBS,
         schedules=SCHEDULES,
         sensors=SENSORS,
