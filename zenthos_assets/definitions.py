@@ -12,30 +12,43 @@ from zenthos_assets.gold.assets import (
     telemetry_daily,
     telemetry_hourly,
 )
+from zenthos_assets.gold.farm_assets import irrigation_response, telemetry_trends, weather_daily
+from zenthos_assets.gold.history_assets import telemetry_historical
+from zenthos_assets.governance import RETRIES, governed
+from zenthos_assets.maintenance.assets import MAINTENANCE_ASSETS
 from zenthos_assets.models.assets import irrigation_model, irrigation_model_tflite, training_set
 from zenthos_assets.release.assets import model_release
 from zenthos_assets.resources import Platform
-from zenthos_assets.silver.assets import telemetry_cleaned
+from zenthos_assets.silver.assets import silver_assets
+from zenthos_assets.silver.checks import freshness
+from zenthos_core.settings import load_settings
 
 
-def build_definitions(platform: Platform) -> dg.Definitions:
+def build_definitions(
+    platform: Platform, *, shards: int = 1, retries: dg.RetryPolicy | None = None
+) -> dg.Definitions:
     """Every asset, check, job, schedule and sensor, on a platform."""
-    return dg.Definitions(
+    definitions = dg.Definitions(
         assets=[
             MQTT_STREAM,
             IRRIGATION_EVENTS,
             *BRONZE_ASSETS,
             TELEMETRY_DAYS,
-            telemetry_cleaned,
+            *silver_assets(shards),
             telemetry_hourly,
             telemetry_daily,
             ml_features,
+            weather_daily,
+            irrigation_response,
+            telemetry_trends,
+            telemetry_historical,
             training_set,
             irrigation_model,
             irrigation_model_tflite,
             model_release,
+            *MAINTENANCE_ASSETS,
         ],
-        asset_checks=[bronze_checks],
+        asset_checks=[bronze_checks, freshness],
         jobs=JOBS,
         schedules=SCHEDULES,
         sensors=SENSORS,
@@ -43,9 +56,10 @@ def build_definitions(platform: Platform) -> dg.Definitions:
         # the multiprocess default takes 20 s where this takes 0.4
         executor=dg.in_process_executor,
     )
+    return governed(definitions, retries)
 
 
 @dg.definitions
 def defs() -> dg.Definitions:
-    """What Dagster loads; settings are read when an asset runs."""
-    return build_definitions(Platform())
+    """What Dagster loads; all settings but the number of shards are read when an asset runs."""
+    return build_definitions(Platform(), shards=load_settings().shards, retries=RETRIES)

@@ -5,6 +5,7 @@ twice, or an archive is not byte-exact.
 """
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -66,6 +67,24 @@ def drain(
     from bench.drain import Outage, run_drain_bench
 
     _report(run_drain_bench(Outage(outage_s, rate, real_time, spool_after_s)))
+
+
+@app.command()
+def etl(
+    devices: Annotated[
+        int, typer.Argument(min=10, help="Devices, a message a minute each; a multiple of ten.")
+    ] = 10_000,
+    runs: Annotated[int, typer.Option(min=1, help="Runs of each contender; medians count.")] = 1,
+    folder: Annotated[
+        Path | None, typer.Option(help="Keep the made-up day here, for the next time.")
+    ] = None,
+) -> None:
+    """A day from bronze to features, against DuckDB SQL and pandas doing the same steps."""
+    import msgspec
+
+    from bench.etl import run_etl_bench
+
+    typer.echo(msgspec.json.encode(run_etl_bench(devices, runs=runs, folder=folder)))
 
 
 @app.command()

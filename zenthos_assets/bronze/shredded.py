@@ -29,8 +29,6 @@ from zenthos_assets.bronze.readings import (
 )
 from zenthos_assets.bronze.templates import STRING, Template
 from zenthos_assets.bronze.transforms import Mask, bucket_of, device_of, event_times
-from zenthos_core import lake
-from zenthos_core.blobs import BlobStore
 from zenthos_core.errors import InvalidMessageError
 from zenthos_core.messages import (
     MAX_PAYLOAD_BYTES,
@@ -58,6 +56,7 @@ _SEQ: Final = "$.seq"
 _SENSOR: Final = "$.sensors."
 
 
+@codec.whole()
 def read_telemetry(data: bytes, buckets: Buckets | None = None) -> Parsed:
     """What a telemetry object says of the devices in `buckets`, or of all of them.
 
@@ -80,17 +79,6 @@ def read_telemetry(data: bytes, buckets: Buckets | None = None) -> Parsed:
     whole = _within(codec.open_object(data).read_row_groups(groups, columns=names), buckets)
     rows = codec.restore(whole.filter(rest), layout if shredded else codec.NOTHING_SHREDDED)
     return _completed(readings, reader.fine, rows)
-
-
-def read_object(store: BlobStore, key: str, buckets: Buckets | None = None) -> Parsed:
-    """read_telemetry() of an object in the lake.
-
-    Raises:
-        ArchiveError: where the object is damaged.
-    """
-    data = store.get(lake.BRONZE, key)
-    with codec.naming(key):
-        return read_telemetry(data, buckets)
 
 
 def row_groups(file: pq.ParquetFile, buckets: Buckets | None) -> list[int]:
