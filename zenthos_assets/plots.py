@@ -37,7 +37,7 @@ def counts_over_time(counts: Mapping[datetime, int], title: str) -> dg.MarkdownM
     axes = figure.subplots()
     moments = np.array([moment.replace(tzinfo=None) for moment in counts], dtype="datetime64[m]")
     axes.step(moments, list(counts.values()), where="post", linewidth=0.8)
-    axes.set(title=title, ylabel="messages", ylim=(0, None))
+    axes.set(title=title, ylabel="messages", ylim=(0, 1.1 * max(counts.values())))
     figure.autofmt_xdate(rotation=0, ha="center")
     return picture(_png(figure), title)
 
