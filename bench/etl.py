@@ -145,7 +145,8 @@ def _contests(
             with _copy_of(lake) as copy:
                 found[name].append(_contend(copy, name))
                 results[name] = summary(copy)
-            _compare(name, results[name], results[OURS])
+            if different := differences(results[name], results[OURS]):
+                raise BenchError(f"{name} did not do the same work: {'; '.join(different[:5])}")
     return {name: _median(each) for name, each in found.items()}, int(results[OURS]["silver rows"])
 
 
@@ -210,11 +211,10 @@ def _sum(column: pl.Expr, dtype: pl.DataType) -> pl.Expr:
     return (column.cast(pl.Binary).hash() % 2**31).filter(column.is_not_null()).sum()
 
 
-def _compare(name: str, theirs: dict[str, float], ours: dict[str, float]) -> None:
-    different = [
+def differences(theirs: dict[str, float], ours: dict[str, float]) -> list[str]:
+    """What of two summaries is not the same, up to the rounding of sums."""
+    return [
         f"{what}: {theirs.get(what)} instead of {value}"
         for what, value in ours.items()
         if abs(theirs.get(what, float("inf")) - value) > TOLERANCE * max(1.0, abs(value))
     ]
-    if different:
-        raise BenchError(f"{name} did not do the same work: {'; '.join(different[:5])}")

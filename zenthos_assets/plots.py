@@ -82,34 +82,40 @@ def _png(figure: Figure) -> bytes:
 
 
 def bars_by_hour(counts: Sequence[int], title: str) -> dg.MarkdownMetadataValue:
-    """A bar for each hour of a day."""
-    figure = Figure(figsize=(7, 2), layout="constrained")
-    axes = figure.subplots()
-    axes.bar(range(len(counts)), counts, width=0.9)
-    axes.set(title=title, xlabel="hour, UTC", ylabel="readings")
+    """The count of each hour of a day."""
+    figure = Figure(figsize=(7, 2))
+    axes = figure.add_axes((0.1, 0.22, 0.88, 0.64))
+    axes.stairs(counts, fill=True)
+    axes.set(title=title, xlabel="hour, UTC", xticks=range(0, len(counts) + 1, 6))
+    axes.locator_params("y", nbins=3)
     return picture(_png(figure), title)
 
 
 def heat_map(rows: Mapping[str, Sequence[float]], title: str) -> dg.MarkdownMetadataValue:
     """A row of 24 shares for each name: white is none, dark is all."""
-    figure = Figure(figsize=(7, 1 + 0.18 * max(1, len(rows))), layout="constrained")
-    axes = figure.subplots()
+    height = 1 + 0.18 * max(1, len(rows))
+    figure = Figure(figsize=(7, height))
+    axes = figure.add_axes((0.25, 0.5 / height, 0.73, 1 - 0.9 / height))
     if rows:
         values = np.array(list(rows.values()))
         axes.imshow(values, aspect="auto", cmap="Blues", vmin=0, vmax=1, interpolation="nearest")
     axes.set_yticks(range(len(rows)), list(rows), fontsize="x-small")
-    axes.set(title=title, xlabel="hour, UTC")
+    axes.set(title=title, xlabel="hour, UTC", xticks=range(0, 24, 6))
     return picture(_png(figure), title)
 
 
 def histograms(frame: pl.DataFrame, units: Mapping[str, str]) -> dg.MarkdownMetadataValue:
-    """The distribution of each column that has values, side by side."""
-    title = "distribution of each sensor"
-    figure = Figure(figsize=(9, 3.6), layout="constrained")
-    axes = figure.subplots(2, (len(units) + 1) // 2).flat
-    for axis, (name, unit) in zip(axes, units.items(), strict=False):
-        axis.hist(frame[name].drop_nulls().to_numpy(), bins=BINS)
-        axis.set_title(f"{name}, {unit}", fontsize="x-small")
-        axis.tick_params(labelsize="xx-small")
-        axis.set_yticks([])
+    """The distribution of each column that has values, one above the other, from least to most."""
+    title = "distribution of each sensor, from its least to its greatest value"
+    figure = Figure(figsize=(7, 1 + 0.3 * len(units)))
+    axes = figure.add_axes((0.02, 0.05, 0.96, 0.85))
+    for row, (name, unit) in enumerate(reversed(list(units.items()))):
+        values = frame[name].drop_nulls().to_numpy()
+        label = f"{name}: no values"
+        if len(values):
+            counts, edges = np.histogram(values, bins=BINS)
+            axes.stairs(row + 0.9 * counts / counts.max(), baseline=row, fill=True, alpha=0.6)
+            label = f"{name}: {edges[0]:.4g} to {edges[-1]:.4g} {unit}"
+        axes.text(0.2, row + 0.35, label, fontsize="x-small")
+    axes.set(title=title, xlim=(0, BINS), ylim=(0, len(units)), xticks=[], yticks=[])
     return picture(_png(figure), title)

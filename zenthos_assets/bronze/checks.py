@@ -169,7 +169,9 @@ def _usual(connection: psycopg.Connection, kind: MessageType, now: datetime) -> 
     )
 
 
-@dg.multi_asset_check(name="bronze_checks", specs=BRONZE_CHECKS, can_subset=True)
+@dg.multi_asset_check(
+    name="bronze_checks", specs=BRONZE_CHECKS, can_subset=True, op_tags=ON_ARCHIVE_QUEUE
+)
 def bronze_checks(
     context: dg.AssetCheckExecutionContext, platform: Platform
 ) -> Iterator[dg.AssetCheckResult]:
