@@ -11,7 +11,7 @@
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Final
@@ -21,9 +21,16 @@ import polars as pl
 
 from ml.features import MAX_DAYS_SINCE, WINDOW_DAYS
 from zenthos_assets import parquet
+from zenthos_assets.bronze import codec
 from zenthos_assets.bronze.outbox import PART_ROWS
 from zenthos_assets.bronze.transforms import SCHEMA
 from zenthos_assets.gold.transforms import DAILY_SCHEMA, HOURLY_SCHEMA
+from zenthos_assets.silver.reference import (
+    IRRIGATION_SCHEMA,
+    PLACEMENTS_SCHEMA,
+    WEATHER_SCHEMA,
+    Reference,
+)
 from zenthos_core import lake
 from zenthos_core.blobs import FolderStore
 
@@ -39,6 +46,8 @@ IMPLAUSIBLE: Final = 0.001
 WITHOUT_SENSOR: Final = 0.01
 CLOCK_NOT_SET: Final = 0.0001
 READY: Final = "ready.txt"
+RAW: Final = "raw"
+"""The bucket of the objects of JSON texts."""
 
 _SENSORS: Final = ("soil_moisture", "temperature", "humidity", "light_level", "rainfall_mm")
 _START: Final = datetime(DAY.year, DAY.month, DAY.day, tzinfo=UTC)
@@ -69,26 +78,78 @@ class Fleet:
             }
         )
 
-    def irrigation(self) -> pl.DataFrame:
-        """(device_id, day): every farm once in nine days."""
-        number = np.arange(self.devices)
-        days = (number // FARM_DEVICES) % 9
-        dates = [DAY - timedelta(days=int(n)) for n in days]
-        return pl.DataFrame({"device_id": self.ids(), "day": dates})
+    def farms(self) -> list[str]:
+        """Ids of the farms, in order."""
+        return sorted(set(self.registry()["farm_id"]))
 
 
-def prepare(folder: Path, fleet: Fleet) -> list[str]:
-    """Fill `folder` with the lake of that fleet, unless it is there; keys of the bronze objects."""
+def references(fleet: Fleet) -> dict[str, pl.DataFrame]:
+    """What silver and features know beside the readings, by the names of its objects.
+
+    A farm is irrigated for an hour every ninth day, a ninth of them on DAY.
+    """
+    registry = fleet.registry().with_columns(valid_from=pl.lit(_START - timedelta(days=300)))
+    farms = pl.DataFrame({"farm_id": fleet.farms()}).with_row_index("number")
+    begins = pl.lit(_START) + pl.duration(hours=6) - pl.duration(days=pl.col("number") % 9)
+    irrigation = farms.select("farm_id", begins=begins, ends=begins + pl.duration(hours=1))
+    hours = pl.DataFrame({"back": range(24)}).with_columns(
+        hour=pl.lit(_START) + pl.duration(hours="back"),
+        weather_condition=pl.when(pl.col("back") > 12)
+        .then(pl.lit("rain"))
+        .otherwise(pl.lit("clear")),
+    )
+    unknown = {n: None for n in WEATHER_SCHEMA if n not in ("farm_id", *hours.columns)}
+    weather = farms.join(hours, how="cross").with_columns(**unknown)
+    days = fleet.registry().select("device_id", "farm_id").join(irrigation, on="farm_id")
+    return {
+        "placements": registry.select(PLACEMENTS_SCHEMA.names()).cast(PLACEMENTS_SCHEMA),
+        "irrigation": irrigation.select(IRRIGATION_SCHEMA.names()).cast(IRRIGATION_SCHEMA),
+        "weather": weather.select(WEATHER_SCHEMA.names()).cast(WEATHER_SCHEMA),
+        "irrigated_days": days.select("device_id", day=pl.col("begins").dt.date()),
+    }
+
+
+def reference_path(folder: Path, name: str) -> Path:
+    """Where one of `references` lies in a lake."""
+    return folder / "reference" / f"{name}.parquet"
+
+
+def read_reference(folder: Path) -> Reference:
+    """As silver takes it."""
+    frames = {f.name: pl.read_parquet(reference_path(folder, f.name)) for f in fields(Reference)}
+    return Reference(**frames)
+
+
+def read_irrigated_days(folder: Path) -> pl.DataFrame:
+    """As features take it."""
+    return pl.read_parquet(reference_path(folder, "irrigated_days"))
+
+
+def prepare(folder: Path, fleet: Fleet, *, raw: bool = False) -> None:
+    """Fill `folder` with the lake of that fleet, unless it is there.
+
+    With `raw`, also the same messages as objects that hold the JSON texts as they are.
+    """
     place = FolderStore(folder)
     if not (folder / READY).exists():
         for hour, frame in receipts(fleet):
             for part, start in enumerate(range(0, len(frame), PART_ROWS)):
                 rows = frame.slice(start, PART_ROWS)
                 key = lake.bronze_key("telemetry", hour, part)
-                place.put(lake.BRONZE, key, parquet.encode(rows))
+                place.put(lake.BRONZE, key, codec.encode(rows))
+                if raw:
+                    place.put(RAW, key, parquet.encode(codec.in_order(rows)))
         _write_rollups(place, fleet)
+        for name, frame in references(fleet).items():
+            path = reference_path(folder, name)
+            path.parent.mkdir(exist_ok=True)
+            frame.write_parquet(path)
         (folder / READY).write_text(f"{fleet.devices}\n")
-    return sorted(place.keys(lake.BRONZE, "telemetry/"))
+
+
+def raw_paths(folder: Path) -> list[Path]:
+    """The objects of JSON texts, in the order of receipt."""
+    return sorted((folder / RAW).rglob("*.parquet"))
 
 
 def receipts(fleet: Fleet) -> Iterator[tuple[datetime, pl.DataFrame]]:

@@ -130,15 +130,11 @@ def read_buckets(
     return (rows if columns is None else rows.select(columns)).collect()
 
 
-def count_rows(data: bytes) -> int:
-    """How many rows an object has, by its footer."""
-    return int(pq.read_metadata(BytesIO(data)).num_rows)
-
-
 def bucket_slices(rows: int, most: int, buckets: Buckets = ALL_BUCKETS) -> list[Buckets]:
-    """Ranges of buckets, in order, that hold about `most` of so many rows each."""
+    """`buckets` in ranges, in order, of about `most` rows, where all buckets have `rows` of them."""
     first, end = buckets
-    count = max(1, min(-(-rows // most), end - first))
+    share = rows * (end - first) // ALL_BUCKETS[1]
+    count = max(1, min(-(-share // most), end - first))
     cuts = [first + number * (end - first) // count for number in range(count + 1)]
     return list(pairwise(cuts))
 
@@ -156,13 +152,24 @@ def write_days(
     A day without rows gets an object without rows: it was built, and nothing was there.
     """
     bucket, table = place
-    parts = frame.with_columns(_day=day).partition_by("_day", as_dict=True, include_key=False)
+    parts = by_day(frame, day)
     counts = {}
     for wanted in days:
-        part = parts.get((wanted,), frame.clear())
+        part = parts.get(wanted, frame.clear())
         store.put(bucket, lake.day_key(table, wanted), encode(part))
         counts[wanted] = len(part)
     return counts
+
+
+def by_day(frame: pl.DataFrame, day: pl.Expr) -> dict[date, pl.DataFrame]:
+    """The rows of each day that has some, in their order; `day` is an expression."""
+    days = frame.select(day.alias("day"))["day"]
+    if len(frame) and days.min() == days.max():
+        return {days[0]: frame}
+    parts = frame.with_columns(_day=days).partition_by(
+        "_day", as_dict=True, include_key=False, maintain_order=True
+    )
+    return {key[0]: part for key, part in parts.items()}
 
 
 def put_days(
@@ -178,10 +185,10 @@ def put_days(
     A day without rows gets an object without rows: it was built, and nothing was there.
     """
     bucket, key_of = place
-    parts = frame.with_columns(_day=day).partition_by("_day", as_dict=True, include_key=False)
+    parts = by_day(frame, day)
     written = {}
     for wanted in days:
-        part = parts.get((wanted,), frame.clear())
+        part = parts.get(wanted, frame.clear())
         data = encode(part)
         store.put(bucket, key_of(wanted), data)
         written[wanted] = hashlib.sha256(data).hexdigest(), len(part)

@@ -17,6 +17,7 @@ from typing import Final
 import numpy as np
 import polars as pl
 import pyarrow as pa
+import pyarrow.compute as pc
 
 MAX_MANTISSA: Final = 10**15 - 1
 MAX_DIGITS: Final = 15
@@ -179,13 +180,19 @@ def from_arrow(array: pa.ChunkedArray, kind: Kind) -> pl.Series:
         case Uuid():
             return pl.Series(pl.from_arrow(array.cast(pa.large_binary())), dtype=pl.Binary())
         case Decimal(_, most) if most:
-            chunks = [
-                pa.Array.from_buffers(pa.int64(), len(c), c.buffers(), c.null_count, c.offset)
-                for c in array.chunks
-            ]
+            chunks = [_mantissas(chunk) for chunk in array.chunks]
             return pl.Series(pl.from_arrow(pa.chunked_array(chunks, pa.int64())), dtype=pl.Int64())
         case _:
             return pl.Series(pl.from_arrow(array))
+
+
+def _mantissas(array: pa.Array) -> pa.Array:
+    """The lower halves of decimals of 128 bits; the upper ones hold the sign alone."""
+    _, content = array.buffers()
+    halves = np.frombuffer(content, np.int64)
+    lower = halves[2 * array.offset : 2 * (array.offset + len(array)) : 2]
+    nulls = pc.is_null(array).to_numpy(zero_copy_only=False) if array.null_count else None
+    return pa.array(lower, pa.int64(), mask=nulls)
 
 
 def floats(mantissas: pl.Series, most: int) -> pl.Series:

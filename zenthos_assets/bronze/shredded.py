@@ -74,9 +74,12 @@ def read_telemetry(data: bytes, buckets: Buckets | None = None) -> Parsed:
     readings = reader.readings()
     if reader.fine.all():
         return Parsed(readings, MALFORMED_SCHEMA.to_frame())
-    whole = _within(codec.open_object(data).read_row_groups(groups), buckets)
-    rest = codec.restore(whole.filter(pa.array(~reader.fine)), layout)
-    return _completed(readings, reader.fine, rest)
+    rest = pa.array(~reader.fine)
+    shredded = table[TEMPLATE].filter(rest).null_count < np.count_nonzero(~reader.fine)
+    names = None if shredded else codec.OWN_COLUMNS
+    whole = _within(codec.open_object(data).read_row_groups(groups, columns=names), buckets)
+    rows = codec.restore(whole.filter(rest), layout if shredded else codec.NOTHING_SHREDDED)
+    return _completed(readings, reader.fine, rows)
 
 
 def read_object(store: BlobStore, key: str, buckets: Buckets | None = None) -> Parsed:

@@ -3,12 +3,12 @@
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from datetime import date, timedelta
-from typing import Final, Literal
+from typing import Final
 
 import dagster as dg
 import polars as pl
 
-from ml.features import FEATURES, MAX_DAYS_SINCE, WINDOW_DAYS, compute_features
+from ml.features import FEATURES, MAX_DAYS_SINCE, WINDOW_DAYS
 from ml.features import SCHEMA as FEATURES_SCHEMA
 from zenthos_assets import parquet, plots
 from zenthos_assets.config import BuildConfig
@@ -47,10 +47,11 @@ from zenthos_assets.gold.checks import (
     valid,
     valid_spec,
 )
+from zenthos_assets.gold.compute import feature_days, rollup_days
 from zenthos_assets.gold.pictures import distributions
-from zenthos_assets.gold.reading import read_slices, read_window
+from zenthos_assets.gold.reading import read_window
 from zenthos_assets.gold.reference import digests_by_day, read_irrigated_days
-from zenthos_assets.gold.transforms import DAILY_SCHEMA, HOURLY_SCHEMA, rollup
+from zenthos_assets.gold.transforms import DAILY_SCHEMA, HOURLY_SCHEMA, Period
 from zenthos_assets.gold.warehouse import (
     DAILY_TABLE,
     FEATURES_TABLE,
@@ -62,8 +63,6 @@ from zenthos_assets.partitions import DAILY, ONE_RUN, days_of, window_of
 from zenthos_assets.resources import Platform
 from zenthos_assets.runs import latest_builds
 from zenthos_assets.silver.checks import SILVER_KEY
-from zenthos_assets.silver.transforms import RANGES
-from zenthos_assets.silver.transforms import SCHEMA as SILVER_SCHEMA
 from zenthos_core import lake
 from zenthos_core.blobs import BlobStore
 
@@ -71,11 +70,6 @@ ROWS_AT_ONCE: Final = 2_000_000
 """Rows of gold handled at once: bounds memory whatever the fleet and the range."""
 READINGS_AT_ONCE: Final = 1_000_000
 PLOT_DAYS: Final = 31
-
-SILVER_PLACE: Final = (lake.SILVER, SILVER_KEY.path[-1])
-_READ: Final = pl.Schema(
-    {n: SILVER_SCHEMA[n] for n in ("device_id", "time", "message_id", "farm_id", *RANGES)}
-)
 
 IRRIGATION_EVENTS = dg.AssetSpec(
     IRRIGATION_EVENTS_KEY,
@@ -87,7 +81,7 @@ IRRIGATION_EVENTS = dg.AssetSpec(
 
 
 def rollup_asset(
-    key: dg.AssetKey, period: Literal["hour", "day"], table: Table, schema: pl.Schema
+    key: dg.AssetKey, period: Period, table: Table, schema: pl.Schema
 ) -> dg.AssetsDefinition:
     """The rollup of silver by hour or by day."""
     recipe = Recipe(key, table, "1", (Upstream(SILVER_KEY),))
@@ -117,9 +111,7 @@ def rollup_asset(
             found = builder.sources(days)
 
             def make(wanted: list[date]) -> pl.DataFrame:
-                slices = read_slices(builder.store, SILVER_PLACE, wanted, _READ, found.rows)
-                rolled = [rollup(readings, period) for readings in slices]
-                return pl.concat([schema.to_frame(), *rolled]).sort("device_id", table.time)
+                return rollup_days(builder.store, wanted, found.rows, period)
 
             outcome = builder.build(found, make, rows_at_once=READINGS_AT_ONCE)
             samples = count_samples(builder.connection, table, days[0], days[-1])
@@ -168,11 +160,6 @@ _FEATURES = Recipe(
     "1",
     (Upstream(HOURLY_KEY, before=WINDOW_DAYS - 1), Upstream(DAILY_KEY, before=MAX_DAYS_SINCE)),
 )
-_SOIL_AND_TEMPERATURE: Final = pl.Schema(
-    {n: HOURLY_SCHEMA[n] for n in ("device_id", "bucket", "soil_avg", "temp_avg")}
-)
-_RAIN: Final = pl.Schema({n: DAILY_SCHEMA[n] for n in ("device_id", "day", "rain_mm")})
-
 
 @dg.asset(
     key=FEATURES_KEY,
@@ -207,14 +194,7 @@ def ml_features(
         store = builder.store
 
         def make(wanted: list[date]) -> pl.DataFrame:
-            first, last = wanted[0], wanted[-1]
-            hours = parquet.day_range(first - timedelta(days=WINDOW_DAYS - 1), last)
-            hourly = read_window(
-                store, (lake.GOLD, HOURLY_TABLE.name), hours, _SOIL_AND_TEMPERATURE
-            )
-            rain_days = parquet.day_range(first - timedelta(days=MAX_DAYS_SINCE), last)
-            daily = read_window(store, (lake.GOLD, DAILY_TABLE.name), rain_days, _RAIN)
-            return compute_features(hourly, daily, irrigation, first, last)
+            return feature_days(store, wanted[0], wanted[-1], irrigation)
 
         outcome = builder.build(builder.sources(days, others), make, rows_at_once=ROWS_AT_ONCE)
     wrong: Counter[str] = Counter()

@@ -58,6 +58,9 @@ class Recipe:
     step_days: int = 1
     """From one partition to the next: 7 where it is a week, named after its Monday."""
 
+    in_lake: bool = True
+    """Whether each partition has an object."""
+
     @property
     def name(self) -> str:
         """Its name in etl_runs."""
@@ -127,11 +130,19 @@ class Builder:
         return {date.fromisoformat(partition) for (partition,) in found}
 
     def plan(self, found: Sources, also: Collection[date] = ()) -> tuple[list[date], Outcome]:
-        """The days to build, in order, those of `also` among them, and the builds there are."""
-        built = latest_builds(self.connection, self.recipe.name, list(found.checksums))
+        """The days to build, in order, those of `also` among them, and the builds that stay.
+
+        What etl_runs calls built and the lake has lost is built again.
+        """
+        known = latest_builds(self.connection, self.recipe.name, list(found.checksums))
+        built = {name: build for name, build in known.items() if self._is_there(name)}
         stale = outdated(found.checksums, built, force=self.force)
         outcome = Outcome({date.fromisoformat(name): build for name, build in built.items()})
         return sorted({*map(date.fromisoformat, stale), *also}), outcome
+
+    def _is_there(self, partition: str) -> bool:
+        key = lake.day_key(self.recipe.table.name, date.fromisoformat(partition))
+        return not self.recipe.in_lake or self.store.exists(lake.GOLD, key)
 
     def build(
         self, found: Sources, make: Callable[[list[date]], pl.DataFrame], *, rows_at_once: int

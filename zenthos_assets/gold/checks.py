@@ -161,7 +161,7 @@ def coverage(windows: Counter[str]) -> dg.AssetCheckResult:
 def usual_spec(asset: dg.AssetKey) -> dg.AssetCheckSpec:
     """Warns where a day has far more or fewer rows than the four weeks before."""
     return dg.AssetCheckSpec(
-        "row_count_usual",
+        "usual_row_count",
         asset=asset,
         description=f"No day has {UNUSUAL:g} times more or fewer rows than those before it.",
     )
@@ -183,7 +183,7 @@ def unusual_days(counts: Mapping[date, int], days: Collection[date]) -> dict[dat
 def usual(unusual: Mapping[date, float]) -> dg.AssetCheckResult:
     """The outcome of a `usual_spec`."""
     return dg.AssetCheckResult(
-        check_name="row_count_usual",
+        check_name="usual_row_count",
         passed=not unusual,
         severity=dg.AssetCheckSeverity.WARN,
         metadata={"unusual_days": {str(day): round(ratio, 2) for day, ratio in unusual.items()}},

@@ -12,10 +12,10 @@ import polars as pl
 
 from zenthos_assets import plots
 from zenthos_assets.config import BuildConfig
-from zenthos_assets.gold.assets import SILVER_PLACE
 from zenthos_assets.gold.build import Builder, Recipe, Sources, Upstream, building, describe, made
 from zenthos_assets.gold.catalogue import HISTORICAL_COLUMNS, describe_table
 from zenthos_assets.gold.checks import HISTORICAL_KEY, reconciles, reconciles_spec
+from zenthos_assets.gold.compute import SILVER
 from zenthos_assets.gold.history import History, find_history, oldest_kept
 from zenthos_assets.gold.reading import read_slices
 from zenthos_assets.gold.warehouse import HISTORICAL_TABLE, count_rows, holds_any, replace_days
@@ -27,7 +27,7 @@ from zenthos_assets.silver.transforms import SCHEMA as SILVER_SCHEMA
 
 HISTORICAL_SCHEMA: Final = pl.Schema({name: SILVER_SCHEMA[name] for name in HISTORICAL_COLUMNS})
 
-_HISTORICAL = Recipe(HISTORICAL_KEY, HISTORICAL_TABLE, "1", (Upstream(SILVER_KEY),))
+_HISTORICAL = Recipe(HISTORICAL_KEY, HISTORICAL_TABLE, "1", (Upstream(SILVER_KEY),), in_lake=False)
 
 
 @dg.asset(
@@ -92,7 +92,7 @@ def load(builder: Builder, history: History, found: Sources, day: date, *, is_ke
     # a refresh of aggregates is refused within a transaction
     with nullcontext() if history.aggregates else connection.transaction():
         if is_kept or history.aggregates:
-            frames = read_slices(builder.store, SILVER_PLACE, [day], HISTORICAL_SCHEMA, found.rows)
+            frames = read_slices(builder.store, SILVER, [day], HISTORICAL_SCHEMA, found.rows)
             with connection.transaction():
                 history.prepare(connection, day)
                 replace_days(connection, HISTORICAL_TABLE, frames, day, day)

@@ -61,12 +61,12 @@ def responses(events: pl.DataFrame, hourly: pl.DataFrame) -> pl.DataFrame:
         soil_before=before.mean(),
         soil_after_avg=after.mean(),
         soil_after_max=after.max(),
-        hours_before=before.count().cast(pl.Int64),
-        hours_after=after.count().cast(pl.Int64),
+        soil_change=after.max() - before.mean(),
+        hours_before=before.count(),
+        hours_after=after.count(),
     )
     return (
-        known.with_columns(soil_change=pl.col("soil_after_max") - pl.col("soil_before"))
-        .join(_dry_again(events, hourly, known), on=["device_id", "event_id"], how="left")
+        known.join(_dry_again(events, hourly, known), on=["device_id", "event_id"], how="left")
         .select(RESPONSE_SCHEMA.names())
         .cast(RESPONSE_SCHEMA)
         .sort("device_id", "started_at", "event_id")
@@ -116,5 +116,5 @@ def _dry_again(events: pl.DataFrame, hourly: pl.DataFrame, known: pl.DataFrame) 
         .join(known.filter(pl.col("soil_change") > 0).select(*key, "soil_before"), on=key)
         .filter((pl.col("offset") > pl.col("peak")) & (pl.col("soil_avg") <= pl.col("soil_before")))
         .group_by(key)
-        .agg(dry_again_hours=pl.col("offset").min().cast(pl.Int64))
+        .agg(dry_again_hours=pl.col("offset").min())
     )

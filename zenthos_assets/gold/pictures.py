@@ -4,22 +4,34 @@ from collections.abc import Sequence
 from io import BytesIO
 
 import dagster as dg
+import numpy as np
 import polars as pl
 from matplotlib.figure import Figure
 
 from zenthos_assets.plots import DPI, picture
 
-BINS = 30
+BINS = 40
 
 
 def distributions(frame: pl.DataFrame, columns: Sequence[str]) -> dg.MarkdownMetadataValue:
-    """A histogram of each column."""
-    figure = Figure(figsize=(8, 3.6), layout="constrained")
-    for axes, name in zip(figure.subplots(2, 4).flat, columns, strict=False):
-        axes.hist(frame[name].drop_nulls().to_numpy(), bins=BINS)
-        axes.set_title(name, fontsize="small")
-        axes.tick_params(labelsize="x-small")
-    return _shown(figure, "distribution of each feature")
+    """A ridge for each column, each over its own range, in one plot: eight would take a second."""
+    title = "distribution of each feature"
+    figure = Figure(figsize=(7, 3.2))
+    figure.subplots_adjust(left=0.38, right=0.98, bottom=0.05, top=0.9)
+    axes = figure.subplots()
+    labels = []
+    for place, name in enumerate(columns):
+        values = frame[name].drop_nulls().cast(pl.Float64).to_numpy()
+        low, high = (values.min(), values.max()) if len(values) else (0.0, 0.0)
+        scaled = (values - low) / (high - low) if high > low else 0 * values
+        counts, edges = np.histogram(scaled, bins=BINS, range=(0, 1))
+        heights = 0.9 * counts / max(1, counts.max())
+        axes.fill_between(edges[:-1], -place, heights - place, step="post", alpha=0.6)
+        labels.append(f"{name}, {low:.3g} to {high:.3g}")
+    axes.set_yticks([-place for place in range(len(columns))], labels, fontsize="x-small")
+    axes.set_xticks([])
+    axes.set_title(title, fontsize="medium")
+    return _shown(figure, title)
 
 
 def response_curve(hours: pl.DataFrame) -> dg.MarkdownMetadataValue:

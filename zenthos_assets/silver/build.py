@@ -1,22 +1,40 @@
-"""Building days of telemetry_cleaned: archived objects in, objects of cleaned readings out."""
+"""Building days of telemetry_cleaned: archived objects in, objects of cleaned readings out.
 
-from collections.abc import Callable, Iterable, Sequence
+1. What is large is done in slices, each a range of device buckets: de-duplication, placement and
+   order never look beyond a device.
+2. Slices follow each other in the order of rows, and where they end does not show in the objects:
+   the same input gives the same bytes, however it was cut.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import date
+from itertools import repeat
+from typing import Final, TypeVar
 
 import polars as pl
 
 from zenthos_assets import parquet
-from zenthos_assets.bronze.readings import MALFORMED_SCHEMA, READING_SCHEMA
+from zenthos_assets.bronze import codec
+from zenthos_assets.bronze.readings import MALFORMED_SCHEMA, READING_SCHEMA, Parsed
 from zenthos_assets.bronze.shredded import read_telemetry
 from zenthos_assets.silver.reference import Reference
-from zenthos_assets.silver.tally import Tally, process
+from zenthos_assets.silver.tally import Tally, merge, process
+from zenthos_assets.silver.transforms import SCHEMA
 from zenthos_core import lake
 from zenthos_core.blobs import BlobStore
 from zenthos_core.errors import ArchiveError
 
-Buckets = tuple[int, int]
-"""A range of device buckets: from, and before."""
+SLICE_ROWS: Final = 1_000_000
+"""Archived messages handled at once: bounds memory, about 1 GiB, whatever the fleet."""
+
+T = TypeVar("T")
+
+READERS: Final = 2
+"""Objects that are read at once: half of that is Python's own and does not use other cores."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +52,7 @@ def build_days(
     reference: Reference,
     *,
     key_of: Callable[[date], str],
-    buckets: Buckets | None = None,
+    buckets: parquet.Buckets | None = None,
 ) -> Built:
     """Write the cleaned readings of each day, of the devices in `buckets` or of all.
 
@@ -49,31 +67,70 @@ def build_days(
     Raises:
         ArchiveError: where an archived object is damaged; it says which.
     """
-    readings, malformed = read_objects(store, object_keys, buckets)
-    cleaned, tally = process(readings, malformed, reference, days)
-    written = parquet.put_days(
-        store, (lake.SILVER, key_of), cleaned, days, day=pl.col("time").dt.date()
-    )
-    return Built({day: checksum for day, (checksum, _) in written.items()}, tally)
+    with ExitStack() as stack:
+        writers = {day: stack.enter_context(parquet.writing(SCHEMA)) for day in days}
+
+        def build_slice(readings: pl.DataFrame, malformed: pl.DataFrame) -> Tally:
+            cleaned, tally = process(readings, malformed, reference, days)
+            for day, part in parquet.by_day(cleaned, pl.col("time").dt.date()).items():
+                writers[day].write(part)
+            return tally
+
+        tallies = for_each_slice(store, object_keys, build_slice, buckets=buckets)
+        checksums = {}
+        for day, writer in writers.items():
+            data = writer.finish()
+            store.put(lake.SILVER, key_of(day), data)
+            checksums[day] = hashlib.sha256(data).hexdigest()
+    return Built(checksums, merge(tallies))
 
 
-def read_objects(
-    store: BlobStore, object_keys: Iterable[str], buckets: Buckets | None = None
-) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Readings and malformed messages of archived objects, as `process` takes them.
+def for_each_slice(
+    store: BlobStore,
+    object_keys: Iterable[str],
+    use: Callable[[pl.DataFrame, pl.DataFrame], T],
+    *,
+    buckets: parquet.Buckets | None = None,
+) -> list[T]:
+    """What `use` makes of the readings and malformed messages of each slice, in order (rule 1).
+
+    The frames are as `process` takes them; none is held while the next are read.
 
     Raises:
         ArchiveError: where an object is damaged; it says which.
     """
+    archived = {key: store.get(lake.BRONZE, key) for key in object_keys}
+    rows = 0
+    for key, data in archived.items():
+        with _naming(key):
+            rows += codec.open_object(data).metadata.num_rows
+    slices = parquet.bucket_slices(rows, SLICE_ROWS, buckets or parquet.ALL_BUCKETS)
+    return [use(*_read_slice(archived, piece)) for piece in slices]
+
+
+def _read_slice(
+    archived: Mapping[str, bytes], buckets: parquet.Buckets
+) -> tuple[pl.DataFrame, pl.DataFrame]:
     readings = [pl.Schema({**READING_SCHEMA, "bucket": pl.UInt16()}).to_frame()]
     malformed = [pl.Schema({**MALFORMED_SCHEMA, "object_key": pl.String()}).to_frame()]
-    for key in object_keys:
-        try:
-            parsed = read_telemetry(store.get(lake.BRONZE, key), buckets)
-        except ArchiveError as error:
-            raise ArchiveError(
-                f"{lake.BRONZE}/{key}: {error}; restore the object from a backup and run again"
-            ) from error
-        readings.append(parsed.readings.select(readings[0].columns))
-        malformed.append(parsed.malformed.with_columns(object_key=pl.lit(key)))
+    with ThreadPoolExecutor(READERS) as pool:
+        parsed = pool.map(_parse, archived, archived.values(), repeat(buckets))
+        for key, part in zip(archived, parsed, strict=True):
+            readings.append(part.readings.select(readings[0].columns))
+            malformed.append(part.malformed.with_columns(object_key=pl.lit(key)))
     return pl.concat(readings), pl.concat(malformed)
+
+
+def _parse(key: str, data: bytes, buckets: parquet.Buckets) -> Parsed:
+    with _naming(key):
+        return read_telemetry(data, buckets)
+
+
+@contextmanager
+def _naming(key: str) -> Iterator[None]:
+    try:
+        yield
+    except ArchiveError as error:
+        raise ArchiveError(
+            f"{lake.BRONZE}/{key}: {error}; restore the object from a backup and run again"
+        ) from error

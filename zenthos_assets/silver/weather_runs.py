@@ -3,13 +3,14 @@
 import time
 from collections.abc import Sequence
 from datetime import date
+from functools import partial
 from typing import Final
 
 import polars as pl
 
 from zenthos_assets import parquet
 from zenthos_assets.runs import Build
-from zenthos_assets.silver.build import read_objects
+from zenthos_assets.silver.build import for_each_slice
 from zenthos_assets.silver.day_runs import GROUP_ROWS, WEATHER, Outcome, Session, plan, record
 from zenthos_assets.silver.reference import Reference, read_placements
 from zenthos_assets.silver.source import archived_shares, input_checksums
@@ -31,8 +32,8 @@ def weather_days(run: Session, days: Sequence[date]) -> Outcome:
     contents = [share[:3] for share in shares]
     for group, keys in group_days(contents, stale, GROUP_ROWS):
         begin = time.monotonic()
-        readings, _ = read_objects(run.store, keys)
-        weather = farm_weather([station_hours(readings, reference.placements, group)])
+        of_slice = partial(_of_slice, reference.placements, group)
+        weather = farm_weather(for_each_slice(run.store, keys, of_slice))
         written = parquet.put_days(
             run.store, (lake.SILVER, key_of), weather, group, day=pl.col("hour").dt.date()
         )
@@ -45,6 +46,12 @@ def weather_days(run: Session, days: Sequence[date]) -> Outcome:
         outcome.builds |= builds
         outcome.rebuilt += group
     return outcome
+
+
+def _of_slice(
+    placements: pl.DataFrame, days: Sequence[date], readings: pl.DataFrame, _: pl.DataFrame
+) -> pl.DataFrame:
+    return station_hours(readings, placements, days)
 
 
 def key_of(day: date) -> str:
