@@ -68,12 +68,10 @@ def hot_rows(yard: Farmyard) -> None:
 
 
 def test_the_weekly_job_vacuums_backs_up_and_proves_it(yard: Farmyard, tmp_path: Path) -> None:
-    yard.execute("DELETE FROM irrigation_events")
     result = yard.run("weekly")
     assert result.success
-    assert {e.check_name for e in result.get_asset_check_evaluations() if e.passed} == {
-        *("every_table_reached", "restores_to_the_same", "sampled_objects_intact")
-    }
+    passed = {e.check_name for e in result.get_asset_check_evaluations() if e.passed}
+    assert {"every_table_reached", "restores_to_the_same", "sampled_objects_intact"} <= passed
     names = {path.name.split("-")[0] for path in (tmp_path / "backups").glob("*.dump")}
     urls = (yard.ops_url, yard.analytics_url)
     assert names == {str(conninfo_to_dict(url)["dbname"]) for url in urls}
