@@ -8,6 +8,7 @@ import dagster as dg
 import psycopg
 
 from zenthos_assets.bronze import codec
+from zenthos_assets.executors import ON_ARCHIVE_QUEUE
 from zenthos_assets.resources import Platform
 from zenthos_core import lake
 from zenthos_core.blobs import BlobStore
@@ -56,6 +57,7 @@ def reads_back(broken: list[str]) -> dg.AssetCheckResult:
 @dg.asset_check(
     asset=dg.AssetKey(["bronze", MessageType.TELEMETRY.value]),
     description="What the ledger has received, against archive, outbox and quarantine.",
+    op_tags=ON_ARCHIVE_QUEUE,
 )
 def ledger_balances(platform: Platform) -> dg.AssetCheckResult:
     """Every message that was counted lies in the archive, the outbox or the quarantine."""

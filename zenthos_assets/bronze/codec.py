@@ -113,8 +113,8 @@ def naming(key: str) -> Iterator[None]:
         yield
     except (ArchiveError, pa.ArrowException, pl.exceptions.PolarsError, OSError) as error:
         raise ArchiveError(
-            f"{lake.BRONZE}/{key} is damaged ({error}): put back a copy whose SHA-256 is that in"
-            " bronze_objects, then run the partition again"
+            f"{lake.BRONZE}/{key} is damaged ({error}): run the partition again; if it stays so,"
+            " put back a copy whose SHA-256 is that in bronze_objects"
         ) from error
 
 

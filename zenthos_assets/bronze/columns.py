@@ -88,16 +88,16 @@ def narrowest(texts: pl.Series, *, numeric: bool) -> Kind:
 
 
 def _decimals(texts: pl.Series) -> list[Kind]:
-    """Decimals that may fit: of the most digits that occur often enough, whatever the fewest."""
+    """Decimals that may fit: of as many digits as all texts have, or as nearly all have."""
     digits = _digits(texts).sort()
-    most = (
-        {int(digits[-1]), int(digits[int(TYPED_SHARE * (len(digits) - 1))])} if len(digits) else []
-    )
+    if digits.is_empty():
+        return []
+    tops = {int(digits[-1]), int(digits[int(TYPED_SHARE * (len(digits) - 1))])}
     return [
-        Decimal(fewest, top)
-        for top in most
-        if top <= MAX_DIGITS
-        for fewest in sorted({0, min(1, top), top})
+        Decimal(fewest, most)
+        for most in sorted(tops, reverse=True)
+        if most <= MAX_DIGITS
+        for fewest in dict.fromkeys([min(1, most), most, 0])  # the first one of equals is taken
     ]
 
 

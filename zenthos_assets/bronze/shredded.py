@@ -67,10 +67,10 @@ def read_telemetry(data: bytes, buckets: Buckets | None = None) -> Parsed:
     layout = codec.layout_of(codec.open_object(data))
     if layout is None:
         return _read_plain(data, buckets)
-    file = codec.open_object(data, ["topic", *_texts(layout)])
+    file = codec.open_object(data, ["topic", *texts_of(layout)])
     groups = row_groups(file, buckets)
     table = _within(file.read_row_groups(groups, columns=_needed(layout)), buckets)
-    reader = _Reader(table, layout)
+    reader = Reader(table, layout)
     readings = reader.readings()
     if reader.fine.all():
         return Parsed(readings, MALFORMED_SCHEMA.to_frame())
@@ -88,8 +88,9 @@ def read_object(store: BlobStore, key: str, buckets: Buckets | None = None) -> P
     Raises:
         ArchiveError: where the object is damaged.
     """
+    data = store.get(lake.BRONZE, key)
     with codec.naming(key):
-        return read_telemetry(store.get(lake.BRONZE, key), buckets)
+        return read_telemetry(data, buckets)
 
 
 def row_groups(file: pq.ParquetFile, buckets: Buckets | None) -> list[int]:
@@ -119,7 +120,7 @@ def _needed(layout: Layout) -> list[str]:
     return [BUCKET, "topic", "received_at", TEMPLATE, *paths]
 
 
-def _texts(layout: Layout) -> list[str]:
+def texts_of(layout: Layout) -> list[str]:
     """Columns of few distinct texts."""
     paths = (_DEVICE, *(f"$.{label}" for label in LABELS))
     return [path for path in paths if layout.columns.get(path) == columns.describe(Text())]
@@ -171,7 +172,7 @@ def is_telemetry(template: Template, layout: Layout, number: int) -> Telemetry |
     return message if isinstance(message, Telemetry) else None
 
 
-class _Reader:
+class Reader:
     """Reads all rows at once, column by column, and keeps in `fine` which of them can be trusted.
 
     What a row that is not fine reads as means nothing.

@@ -161,6 +161,7 @@ _FEATURES = Recipe(
     (Upstream(HOURLY_KEY, before=WINDOW_DAYS - 1), Upstream(DAILY_KEY, before=MAX_DAYS_SINCE)),
 )
 
+
 @dg.asset(
     key=FEATURES_KEY,
     deps=[
