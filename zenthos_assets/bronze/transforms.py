@@ -1,9 +1,11 @@
 """What bronze computes from rows of the outbox; values in, values out."""
 
 import hashlib
+import math
 from binascii import crc32
 from collections.abc import Sequence
 from datetime import UTC, date, datetime
+from statistics import median
 from typing import Final
 
 import msgspec
@@ -26,6 +28,9 @@ SCHEMA: Final = pl.Schema(
     }
 )
 """Exactly what arrived, and when."""
+
+USUAL_HOURS: Final = 6
+USUAL_FACTOR: Final = 3
 
 Mask = npt.NDArray[np.bool_]
 Integers = npt.NDArray[np.int64]
@@ -95,3 +100,15 @@ def device_of(topic: str) -> str:
 def bucket_of(device_id: str) -> int:
     """0 to 65535; shards of devices are ranges of it."""
     return crc32(device_id.encode()) & 0xFFFF
+
+
+def usual_rows(hours: Sequence[int]) -> tuple[int, int] | None:
+    """Between which counts an hour is as usual: a third and three times the median of `hours`.
+
+    Hours without messages do not count; None where fewer than USUAL_HOURS are left.
+    """
+    counts = [count for count in hours if count]
+    if len(counts) < USUAL_HOURS:
+        return None
+    middle = median(counts)
+    return math.floor(middle / USUAL_FACTOR), math.ceil(middle * USUAL_FACTOR)
