@@ -167,7 +167,7 @@ def test_a_day_whose_store_fails_once_is_built_to_the_same_bytes(yard: Farmyard)
     forget_builds(yard)
     counting = FailingStore(yard.store, failing=0)
     assert yard.run("daily", DAY_KEY, platform=platform_on(yard, counting)).success
-    for failing in range(1, counting.calls + 1, max(1, counting.calls // 10)):
+    for failing in range(1, counting.calls + 1, max(1, counting.calls // 5)):
         forget_builds(yard)
         store = FailingStore(yard.store, failing)
         assert not yard.run("daily", DAY_KEY, platform=platform_on(yard, store)).success
