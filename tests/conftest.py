@@ -3,6 +3,7 @@
 A server that cannot be had skips the test with the reason; in CI (`CI=true`) it fails.
 """
 
+import fcntl
 import os
 import secrets
 import shutil
@@ -22,9 +23,11 @@ from tests.servers import (
     PostgresServer,
     RabbitServer,
     RedisServer,
+    TimescaleServer,
     TokenBroker,
     debian_root,
     find_free_port,
+    install_timescaledb,
 )
 from zenthos_cli.stack.broker_plugin import build_plugin
 from zenthos_cli.stack.keys import make_keys
@@ -122,6 +125,23 @@ def _copied(server: PostgresServer, template: str) -> Iterator[str]:
 def own_ops_url(own_postgres: PostgresServer) -> str:
     """A migrated operational database on `own_postgres`."""
     return migrated_database(own_postgres, Database.OPS)
+
+
+@pytest.fixture
+def timescale(tmp_path: Path) -> Iterator[str]:
+    """URL of a TimescaleDB of this test's own; the extension is there, the schema is not."""
+    folder = ROOT / ".zenthos" / "timescaledb"
+    folder.parent.mkdir(exist_ok=True)
+    try:
+        with folder.with_suffix(".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            installed = install_timescaledb(folder)
+    except ConfigurationError as error:
+        unavailable(error)
+    server = TimescaleServer(tmp_path, installed)
+    server.start()
+    yield server.url()
+    server.stop()
 
 
 @pytest.fixture(scope="session")

@@ -1,28 +1,30 @@
-"""Bronze rows to cleaned readings; values in, values out.
+"""Readings to cleaned readings; values in, values out.
 
-1. A payload is decoded by the wire rules of zenthos_core.messages; what breaks them is counted as
-   malformed and left out (ingest quarantines it, so there should be none).
+1. A payload is decoded by bronze/readings.py; what breaks the wire rules goes to etl_errors
+   (ingest quarantines it, so there should be none).
 2. `time` is the device's timestamp, or the time of receipt where that cannot be (`clock_suspect`).
-3. Of a device's messages with the same `message_id`, the first received counts. Another device's
-   message of that id is another message.
-4. Nothing else is dropped: a value out of range stays, and `quality` names its column.
-5. `device_model`, `farm_id` and the place come from the registry.
+   A reading belongs to the UTC day of `time`.
+3. Of a device's messages with the same `message_id`, the first received counts; of those received
+   at once, the first in the order given. Another device's message of that id is another message.
+4. A reading of a device that was never registered has no place: it goes to etl_errors.
+5. Nothing else is dropped. `quality` names the columns that are not to be taken at face value:
+   those out of range, and `time` where the clock was suspect.
+6. `farm_id`, `device_model` and the coordinates are those of the placement at that time.
+7. `weather_condition` is that of the farm in that hour, null where no station reported;
+   `irrigation_event` says whether the farm was being irrigated, first moment included, last not.
+8. The order is (bucket, device_id, time, message_id), so that slices by bucket, one after the
+   other, are the whole.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from datetime import date
-from typing import Any, Final
+from datetime import UTC, date, datetime, timedelta
+from typing import Final
 
-import msgspec
 import polars as pl
 
-from zenthos_core.errors import InvalidMessageError
-from zenthos_core.messages import SENSOR_COLUMNS, Telemetry, event_time, parse_payload
-from zenthos_core.topics import MessageType
-
-EXTRA_COLUMNS: Final = ("rainfall_mm", "soil_moisture_20cm", "soil_moisture_40cm")
-"""Well-known extra sensors: mm since the last reading, %, %."""
+from zenthos_assets.bronze.readings import READING_SCHEMA
+from zenthos_assets.silver.order import arrange
+from zenthos_assets.silver.reference import Reference
 
 RANGES: Final[dict[str, tuple[float, float]]] = {
     "soil_moisture": (0, 100),
@@ -36,110 +38,135 @@ RANGES: Final[dict[str, tuple[float, float]]] = {
 }
 """Physically plausible values. More than 60 mm between two readings is a gauge's fault."""
 
-READING_SCHEMA: Final = pl.Schema(
+SCHEMA: Final = pl.Schema(
     {
-        "message_id": pl.Binary(),
-        "device_id": pl.String(),
-        "time": pl.Datetime("us", "UTC"),
-        "received_at": pl.Datetime("us", "UTC"),
-        **dict.fromkeys([*SENSOR_COLUMNS, *EXTRA_COLUMNS], pl.Float64()),
-        "extra": pl.String(),
-        "signal_strength": pl.Float64(),
-        "seq": pl.Int64(),
-        "firmware_version": pl.String(),
-        "model_version": pl.String(),
-        "clock_suspect": pl.Boolean(),
-        "backlog": pl.Boolean(),
-    }
-)
-REGISTRY_SCHEMA: Final = pl.Schema(
-    {
-        "device_id": pl.String(),
+        "bucket": pl.UInt16(),
+        **READING_SCHEMA,
         "device_model": pl.String(),
         "farm_id": pl.String(),
         "latitude": pl.Float64(),
         "longitude": pl.Float64(),
+        "weather_condition": pl.String(),
+        "irrigation_event": pl.Boolean(),
+        "quality": pl.String(),
     }
 )
-IDENTITY: Final = ("device_id", "message_id")
-"""Names a reading for ever."""
-
-SCHEMA: Final = pl.Schema({**READING_SCHEMA, **REGISTRY_SCHEMA, "quality": pl.String()})
-"""Columns of telemetry_cleaned."""
+"""Columns of telemetry_cleaned; `bucket` is that of the device."""
 
 
-@dataclass(frozen=True)
-class Parsed:
-    """Decoded readings, and the payloads that could not be."""
+def clean(readings: pl.DataFrame, reference: Reference, days: Iterable[date]) -> pl.DataFrame:
+    """Rules 2 to 8 for the readings of those days: a frame of SCHEMA.
 
-    readings: pl.DataFrame
-    malformed: int
-
-
-def parse(bronze: pl.DataFrame) -> Parsed:
-    """Rules 1 and 2: a frame of READING_SCHEMA in the order of receipt."""
-    rows = []
-    malformed = 0
-    received = bronze["received_at"].dt.epoch("us")
-    for payload, received_us in zip(bronze["payload"], received, strict=True):
-        try:
-            message = parse_payload(MessageType.TELEMETRY, payload)
-        except InvalidMessageError:
-            malformed += 1
-            continue
-        if isinstance(message, Telemetry):
-            rows.append(_reading(message, received_us))
-    physical = pl.Schema({**READING_SCHEMA, "time": pl.Int64(), "received_at": pl.Int64()})
-    frame = pl.DataFrame(rows, schema=physical, orient="row")
-    return Parsed(frame.cast(READING_SCHEMA), malformed)
-
-
-def _reading(message: Telemetry, received_us: int) -> tuple[Any, ...]:
-    seconds, suspect = event_time(message.timestamp, received_us / 1e6)
-    time_us = received_us if suspect else round(seconds * 1_000_000)
-    sensors = dict(message.sensors)
-    columns = [sensors.pop(name, None) for name in (*SENSOR_COLUMNS, *EXTRA_COLUMNS)]
+    Args:
+        readings: READING_SCHEMA and `bucket`, those of a device in the order of receipt, whatever
+            the days and devices; those of other days and of unregistered devices are left out.
+        reference: what holds for those days and devices; more does no harm.
+        days: the days to clean.
+    """
+    wanted = sorted(days)
     return (
-        message.message_id.bytes,
-        message.device_id,
-        time_us,
-        received_us,
-        *columns,
-        msgspec.json.encode(sensors, order="sorted").decode() if sensors else None,
-        message.signal_strength,
-        message.seq,
-        message.firmware_version,
-        message.model_version,
-        suspect,
-        message.backlog,
-    )
-
-
-def clean(readings: pl.DataFrame, registry: pl.DataFrame, days: Iterable[date]) -> pl.DataFrame:
-    """Rules 3 to 5 for the readings of those days, by device and time."""
-    return (
-        readings.filter(pl.col("time").dt.date().is_in(list(days)))
-        .sort("received_at", maintain_order=True)
-        .unique(IDENTITY, keep="first", maintain_order=True)
-        .join(registry, on="device_id", how="left")
+        arrange(readings, wanted)
+        .pipe(place, reference.placements, wanted)
+        .pipe(_join_weather, reference.weather)
+        .pipe(_flag_irrigation, reference.irrigation)
         .with_columns(quality=quality())
         .select(SCHEMA.names())
-        .sort("device_id", "time", "message_id")
     )
+
+
+def unregistered(readings: pl.DataFrame, placements: pl.DataFrame) -> pl.DataFrame:
+    """The readings that `clean` leaves out for want of a placement (rule 4)."""
+    unknown = set(readings["device_id"].unique()) - set(placements["device_id"])
+    return readings.filter(pl.col("device_id").is_in(sorted(unknown)))
+
+
+def place(readings: pl.DataFrame, placements: pl.DataFrame, days: Sequence[date]) -> pl.DataFrame:
+    """Rule 6: readings with their placement; those without one are left out.
+
+    Nearly every device has one placement on a day: then it is a plain join.
+    """
+    spans = placement_spans(placements, days)
+    placed = readings.join(  # a left join is ten times as fast as an inner one that keeps the order
+        spans.with_columns(placed=True), on="device_id", how="left", maintain_order="left"
+    )
+    if placed["placed"].has_nulls():
+        placed = placed.filter("placed")
+    if not spans["device_id"].is_duplicated().any():
+        return placed
+    began = pl.col("begins").is_null() | (pl.col("begins") <= pl.col("time"))
+    lasts = pl.col("ends").is_null() | (pl.col("time") < pl.col("ends"))
+    return placed.filter(began & lasts)
+
+
+def placement_spans(placements: pl.DataFrame, days: Sequence[date]) -> pl.DataFrame:
+    """Placements that hold at some time in a range of days, with `begins` and `ends`.
+
+    The first of a device begins, and its last one ends, at null: never.
+    """
+    start, end = moments(days)
+    earlier = pl.col("valid_from").shift(1).over("device_id")
+    return (
+        placements.sort("device_id", "valid_from")
+        .with_columns(
+            begins=pl.when(earlier.is_not_null()).then("valid_from"),
+            ends=pl.col("valid_from").shift(-1).over("device_id"),
+        )
+        .filter(
+            (pl.col("begins").is_null() | (pl.col("begins") < end))
+            & (pl.col("ends").is_null() | (pl.col("ends") > start))
+        )
+        .drop("valid_from")
+    )
+
+
+def moments(days: Sequence[date]) -> tuple[datetime, datetime]:
+    """The first moment of a range of days, and the first after it."""
+    first, last = min(days), max(days) + timedelta(days=1)
+    return _midnight(first), _midnight(last)
+
+
+def _midnight(day: date) -> datetime:
+    return datetime(day.year, day.month, day.day, tzinfo=UTC)
+
+
+def _join_weather(readings: pl.DataFrame, weather: pl.DataFrame) -> pl.DataFrame:
+    if weather.is_empty():
+        return readings.with_columns(weather_condition=pl.lit(None, pl.String))
+    conditions = weather.select("farm_id", "hour", "weather_condition")
+    return readings.with_columns(hour=pl.col("time").dt.truncate("1h")).join(
+        conditions, on=["farm_id", "hour"], how="left", maintain_order="left"
+    )
+
+
+def _flag_irrigation(readings: pl.DataFrame, irrigation: pl.DataFrame) -> pl.DataFrame:
+    """Whether the latest end of what had begun by then is still to come."""
+    if irrigation.is_empty():
+        return readings.with_columns(irrigation_event=pl.lit(False))
+    events = irrigation.sort("begins").with_columns(until=pl.col("ends").cum_max().over("farm_id"))
+    rows = readings.select("farm_id", "time").with_row_index("row")
+    irrigated = (
+        rows.join(events, on="farm_id", how="semi")
+        .sort("time")
+        .join_asof(
+            events.select("farm_id", "begins", "until"),
+            left_on="time",
+            right_on="begins",
+            by="farm_id",
+            check_sortedness=False,
+        )
+        .filter(pl.col("time") < pl.col("until"))["row"]
+    )
+    return readings.with_columns(irrigation_event=rows["row"].is_in(irrigated.implode()))
 
 
 def quality() -> pl.Expr:
-    """Names of the columns that are out of range, separated by commas; empty where all is well."""
-    names = [
+    """Rule 5: names of columns, separated by commas; empty where all is well."""
+    suspect = pl.when("clock_suspect").then(pl.lit("time"))
+    outside = [
         pl.when(~pl.col(name).is_between(low, high)).then(pl.lit(name))
         for name, (low, high) in RANGES.items()
     ]
-    return pl.concat_str(names, separator=",", ignore_nulls=True)
-
-
-def to_registry(rows: Sequence[tuple[Any, ...]]) -> pl.DataFrame:
-    """Rows (device_id, device_model, farm_id, latitude, longitude) as a frame."""
-    return pl.DataFrame(rows, schema=REGISTRY_SCHEMA, orient="row")
+    return pl.concat_str([suspect, *outside], separator=",", ignore_nulls=True)
 
 
 def group_days(

@@ -37,6 +37,8 @@ def plan_services(environment: StackEnvironment, programs: Mosquitto | None) -> 
     if _is_local(environment.settings.mlflow_url):
         services.append(_mlflow(environment))
     services += _dagster(environment)
+    if environment.settings.executor == "celery":
+        services += _celery_workers(environment)
     names = {service.name for service in services}
     services = [replace(s, needs=[n for n in s.needs if n in names]) for s in services]
     check_plan(services)
@@ -165,15 +167,33 @@ def _mlflow(environment: StackEnvironment) -> Service:
     )
 
 
+def _celery_workers(environment: StackEnvironment) -> list[Service]:
+    """One that archives, and those that build."""
+    builders = [f"build-{number + 1}" for number in range(environment.settings.celery_workers)]
+    return [
+        Service(
+            name=f"celery-{name}",
+            command=_python("-m", "zenthos_assets.worker", name.split("-")[0], name),
+            environment=_dagster_variables(environment),
+            needs=["migrations", "postgres"],
+        )
+        for name in ("archive", *builders)
+    ]
+
+
+def _dagster_variables(environment: StackEnvironment) -> dict[str, str]:
+    return {
+        **environment.variables,
+        **aws_variables(environment.settings),
+        "DAGSTER_HOME": str(environment.home / "dagster"),
+        "MLFLOW_DISABLE_TELEMETRY": "true",  # the lineage is a client of MLflow
+    }
+
+
 def _dagster(environment: StackEnvironment) -> list[Service]:
     settings = environment.settings
     home = environment.home / "dagster"
-    variables = {
-        **environment.variables,
-        **aws_variables(settings),
-        "DAGSTER_HOME": str(home),
-        "MLFLOW_DISABLE_TELEMETRY": "true",  # the lineage is a client of MLflow
-    }
+    variables = _dagster_variables(environment)
     workspace = ("-w", str(home / "workspace.yaml"))
     code_port, port = str(settings.dagster_code_port), str(settings.dagster_port)
     heartbeat = DaemonHeartbeat(settings.dagster_database_url.get_secret_value())
