@@ -15,7 +15,7 @@ import pytest
 
 from tests.servers import MotoServer
 from tests.zenthos_assets.conftest import HOUR_KEY, RECEIVED, Farmyard, reading
-from zenthos_assets import parquet
+from zenthos_assets.bronze.codec import decode
 from zenthos_assets.resources import Platform
 from zenthos_cli.stack.object_storage import aws_variables, compute_logs
 from zenthos_core import lake
@@ -109,7 +109,7 @@ def messages(count: int) -> list[bytes]:
 def archived_payloads(yard: Farmyard) -> list[bytes]:
     found = []
     for (key,) in yard.execute("SELECT object_key FROM bronze_objects ORDER BY 1"):
-        found += parquet.decode(yard.store.get(lake.BRONZE, key))["payload"].to_list()
+        found += decode(yard.store.get(lake.BRONZE, key))["payload"].to_list()
     return sorted(found)
 
 
