@@ -11,7 +11,6 @@ import psycopg
 from zenthos_assets.bronze import codec
 from zenthos_assets.bronze.transforms import usual_rows
 from zenthos_assets.executors import ON_ARCHIVE_QUEUE
-from zenthos_assets.executors import ON_ARCHIVE_QUEUE
 from zenthos_assets.resources import Platform
 from zenthos_core import lake
 from zenthos_core.blobs import BlobStore
