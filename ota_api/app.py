@@ -8,8 +8,11 @@ from typing import Final
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 
+from ota_api.audit.routes import router as audit
 from ota_api.bodies import MAX_BODY_BYTES, BodyLimit
+from ota_api.devices.routes import BULK_PATH
 from ota_api.devices.routes import router as devices
+from ota_api.devices.schemas import MAX_BULK_BYTES
 from ota_api.farms.routes import router as farms
 from ota_api.health.routes import router as health
 from ota_api.keys.routes import router as keys
@@ -18,11 +21,15 @@ from ota_api.releases.routes import PUBLISH_PATHS
 from ota_api.releases.routes import router as releases
 from ota_api.releases.schemas import MAX_PUBLISH_BYTES
 from ota_api.resources import open_resources
+from ota_api.sessions.routes import router as sessions
 from ota_api.telemetry import RequestRecorder
 from zenthos_core import __version__
 from zenthos_core.settings import Settings
 
-_BODY_LIMITS: Final = dict.fromkeys(PUBLISH_PATHS, MAX_PUBLISH_BYTES)
+_BODY_LIMITS: Final = {
+    **dict.fromkeys(PUBLISH_PATHS, MAX_PUBLISH_BYTES),
+    BULK_PATH: MAX_BULK_BYTES,
+}
 
 
 def create_app(settings: Settings, clock: Callable[[], float] = time.time) -> FastAPI:
@@ -36,7 +43,7 @@ def create_app(settings: Settings, clock: Callable[[], float] = time.time) -> Fa
 
     app = FastAPIOffline(
         title="Zenthos OTA",
-        summary="Device registry and signed releases.",
+        summary="Users, device registry and signed releases.",
         version=__version__,
         lifespan=lifespan,
         telemetry={"operation_spans": False, "logs": False},
@@ -44,6 +51,6 @@ def create_app(settings: Settings, clock: Callable[[], float] = time.time) -> Fa
     app.add_middleware(BodyLimit, limit_of=lambda path: _BODY_LIMITS.get(path, MAX_BODY_BYTES))
     app.add_middleware(RequestRecorder)
     install_problem_handlers(app)
-    for router in (health, keys, farms, devices, releases):
+    for router in (health, keys, sessions, farms, devices, releases, audit):
         app.include_router(router)
     return app

@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 from typer.core import TyperGroup
 
-from zenthos_cli import bench_commands, forwarders
+from zenthos_cli import bench_commands, forwarders, users
 from zenthos_cli.fleet.commands import replay, simulate
 from zenthos_cli.ledger import ledger
 from zenthos_core import __version__
@@ -184,6 +184,7 @@ app.command()(replay)
 app.command()(ledger)
 app.add_typer(bench_commands.app, name="bench")
 app.add_typer(forwarders.app, name="forwarders")
+app.add_typer(users.app, name="user")
 
 
 @app.command()
