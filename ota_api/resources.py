@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Annotated, Final
 
-from anyio import to_thread
+from anyio import CapacityLimiter, to_thread
 from fastapi import Depends, Request
 from psycopg import AsyncConnection
 from psycopg_pool import AsyncConnectionPool
@@ -23,6 +23,8 @@ from zenthos_core.tokens import Identity
 POOL_MAX: Final = 16
 POOL_WAIT_S: Final = 5.0
 STATEMENT_TIMEOUT_MS: Final = 15_000
+HASHES_AT_A_TIME: Final = 2
+"""Of passwords: each takes 64 MiB and a core."""
 STORE_MARKER: Final = "health/writable"
 """Written at start: a store that cannot be written is found out before the first publish."""
 
@@ -88,6 +90,7 @@ class Resources:
     accounts: BrokerAccounts
     clock: Callable[[], float]
     throttles: Throttles = field(default_factory=Throttles)
+    hashing: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(HASHES_AT_A_TIME))
 
 
 @asynccontextmanager

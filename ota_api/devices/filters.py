@@ -14,10 +14,11 @@ EARTH_RADIUS_KM: Final = 6371.0088
 """Mean radius, IUGG."""
 
 _NEAR: Final = (
-    "2 * %(earth_km)s * asin(sqrt(least(1,"
-    " sin(radians(latitude - %(lat)s) / 2) ^ 2 + cos(radians(latitude)) * cos(radians(%(lat)s))"
-    " * sin(radians(longitude - %(lon)s) / 2) ^ 2))) <= %(radius_km)s"
+    "latitude + longitude IS NOT NULL AND"
+    " 2 * %(earth_km)s * asin(sqrt(least(1, (1 - cosd(latitude - %(lat)s)"
+    " + cosd(latitude) * cosd(%(lat)s) * (1 - cosd(longitude - %(lon)s))) / 2))) <= %(radius_km)s"
 )
+"""hav x = (1 - cos x) / 2: exact to a millimetre, and no square that underflows is an error."""
 
 
 @dataclass(frozen=True)

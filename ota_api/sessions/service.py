@@ -15,7 +15,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 from uuid import UUID
 
-from anyio import CapacityLimiter, to_thread
+from anyio import to_thread
 
 from ota_api.audit.repository import AuditRepository
 from ota_api.audit.schemas import Action
@@ -40,9 +40,6 @@ SCOPES: Final[dict[UserRole, list[str]]] = {
 REFUSED: Final = "the name or the password is wrong"
 SPENT: Final = "this refresh token is not good any more: log in again"
 
-_hashing = CapacityLimiter(2)
-"""Passwords hashed at a time: each takes 64 MiB and a core."""
-
 
 async def verify_credentials(resources: Resources, given: Credentials, address: str) -> str:
     """The hash that the password matches; holds no database connection meanwhile.
@@ -59,7 +56,9 @@ async def verify_credentials(resources: Resources, given: Credentials, address: 
         throttle.begin(key, resources.clock())
     async with resources.pool.connection() as connection:
         stored = await UserRepository(connection).password_hash(given.username)
-    matches = await to_thread.run_sync(verify_password, stored, given.password, limiter=_hashing)
+    matches = await to_thread.run_sync(
+        verify_password, stored, given.password, limiter=resources.hashing
+    )
     if stored is None or not matches:
         raise AuthenticationError(REFUSED)
     for throttle, key in attempts:
