@@ -65,6 +65,12 @@ def test_rule_2_near_a_point(ota: Ota) -> None:
     assert listed(ota, near_lat=-17.7, near_lon=-179.9, radius_km=30) == ["fiji"]
 
 
+def test_rule_2_numbers_next_to_nothing(ota: Ota) -> None:
+    ota.register(location={"lat": 1e-310, "lon": -5e-324})
+    tiny = {"near_lat": 5e-324, "near_lon": 1e-200, "radius_km": 1e-320}
+    assert listed(ota, **tiny) == [DEVICE_ID]
+
+
 degrees = st.tuples(st.floats(-90, 90), st.floats(-180, 180))
 
 
