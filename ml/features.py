@@ -11,7 +11,7 @@ A feature row of day D knows the readings up to the end of D and nothing later:
 """
 
 import hashlib
-from datetime import date
+from datetime import date, timedelta
 from typing import Final
 
 import polars as pl
@@ -32,6 +32,9 @@ MIN_HOURS: Final = 84
 MAX_DAYS_SINCE: Final = 30
 WET_DAY_MM: Final = 1.0
 MIN_TEMPERATURE_DIVISOR_C: Final = 5.0
+DAY_S: Final = 86_400
+_OF_SOIL: Final = ("soil_7d_avg", "soil_7d_stddev", "soil_trend_slope")
+_OF_TEMPERATURE: Final = ("temp_7d_avg", "temp_variability")
 
 SCHEMA: Final = pl.Schema(
     {
@@ -67,7 +70,7 @@ def compute_features(
         first: first day wanted.
         last: last day wanted.
     """
-    windows = window_statistics(hourly).filter(pl.col("date").is_between(first, last))
+    windows = window_statistics(hourly, first, last)
     rain = daily.filter(pl.col("rain_mm") >= WET_DAY_MM).select("device_id", "day")
     return (
         windows.pipe(_with_days_since, irrigation, "days_since_irrigation")
@@ -78,32 +81,75 @@ def compute_features(
     )
 
 
-def window_statistics(hourly: pl.DataFrame) -> pl.DataFrame:
-    """Mean, deviation and slope of the seven days that end with each `date`."""
+def window_statistics(hourly: pl.DataFrame, first: date, last: date) -> pl.DataFrame:
+    """Mean, deviation and slope of the seven days that end with each `date` of a range."""
     soil, temperature = pl.col("soil_avg"), pl.col("temp_avg")
-    # counted within the window, so that a day's bytes do not depend on the range it is built in
-    days = (pl.col("time") - pl.col("time").min()).dt.total_seconds() / 86_400
-    slope = pl.cov(days, soil) / days.filter(soil.is_not_null()).var()
     variability = temperature.std() / pl.max_horizontal(
         temperature.mean().abs(), pl.lit(MIN_TEMPERATURE_DIVISOR_C)
     )
-    enough_soil = soil.count() >= MIN_HOURS
-    enough_temperature = temperature.count() >= MIN_HOURS
-    # polars' rolling kernels carry rounding errors along; here each window is summed by itself
-    days_ahead = pl.DataFrame({"ahead": range(WINDOW_DAYS)})
+    rows = _window_rows(hourly, first, last)
+    statistics = rows.group_by("window", maintain_order=True).agg(
+        pl.col("device_id", "date").first(),
+        soil_hours=soil.count(),
+        temp_hours=temperature.count(),
+        day_avg=pl.col("day").mean(),
+        soil_7d_avg=soil.mean(),
+        soil_7d_stddev=soil.std(),
+        temp_7d_avg=temperature.mean(),
+        temp_variability=variability,
+    )
+    statistics = statistics.hstack([_slopes(rows, statistics)])
+    enough_soil, enough_temperature = (
+        pl.col(f"{name}_hours") >= MIN_HOURS for name in ("soil", "temp")
+    )
+    return statistics.select(
+        "device_id",
+        "date",
+        *(pl.when(enough_soil).then(pl.col(name)).alias(name) for name in _OF_SOIL),
+        *(pl.when(enough_temperature).then(pl.col(name)).alias(name) for name in _OF_TEMPERATURE),
+    )
+
+
+def _window_rows(hourly: pl.DataFrame, first: date, last: date) -> pl.DataFrame:
+    """The hours of each window, together and in order; `window` numbers the windows.
+
+    Polars' rolling kernels carry rounding errors along: here each window is summed by itself. Rows
+    are sorted by one number, since text and times as keys take ten times as long.
+    """
+    columns = hourly.select("device_id", "bucket", "soil_avg", "temp_avg")
+    of_day = pl.col("bucket").dt.date()
+    seen = [
+        columns.filter(of_day.is_between(first - ahead, last - ahead)).with_columns(
+            date=of_day + ahead
+        )
+        for ahead in map(timedelta, range(WINDOW_DAYS))
+    ]
+    rows = pl.concat(seen)
+    devices = rows.select("device_id").unique().with_row_index("device")
+    days_wanted = (last - first).days + 1
+    # Counted from the window's last day: a day's bytes do not depend on the range it is built in.
+    day = (pl.col("bucket") - pl.col("date").cast(pl.Datetime("us", "UTC"))).dt.total_seconds()
+    window = (
+        pl.col("device").cast(pl.Int64) * days_wanted + (pl.col("date") - first).dt.total_days()
+    )
     return (
-        hourly.join(days_ahead, how="cross")
-        .with_columns(time="bucket", date=pl.col("bucket").dt.date() + pl.duration(days="ahead"))
-        .sort("device_id", "date", "time")
-        .group_by("device_id", "date", maintain_order=True)
-        .agg(
-            soil_7d_avg=pl.when(enough_soil).then(soil.mean()),
-            soil_7d_stddev=pl.when(enough_soil).then(soil.std()),
-            soil_trend_slope=pl.when(enough_soil).then(slope),
-            temp_7d_avg=pl.when(enough_temperature).then(temperature.mean()),
-            temp_variability=pl.when(enough_temperature).then(variability),
+        rows.join(devices, on="device_id", how="left", maintain_order="left")
+        .with_columns(second=day, window=window)
+        .sort(pl.col("window") * (WINDOW_DAYS * DAY_S) + pl.col("second"))
+        .with_columns(
+            pl.col("window").set_sorted(),
+            day=pl.when(pl.col("soil_avg").is_not_null()).then(pl.col("second") / DAY_S),
         )
     )
+
+
+def _slopes(rows: pl.DataFrame, statistics: pl.DataFrame) -> pl.Series:
+    """Least squares through the hours with soil moisture, %/day."""
+    means = statistics.select("day_avg", "soil_7d_avg")[rows["window"].rle_id()]
+    day, soil = rows["day"] - means["day_avg"], rows["soil_avg"] - means["soil_7d_avg"]
+    products = pl.DataFrame({"window": rows["window"], "both": day * soil, "squares": day * day})
+    sums = products.group_by("window", maintain_order=True).agg(pl.col("both", "squares").sum())
+    return (sums["both"] / sums["squares"]).alias("soil_trend_slope")
 
 
 def _with_days_since(windows: pl.DataFrame, events: pl.DataFrame, name: str) -> pl.DataFrame:

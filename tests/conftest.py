@@ -3,6 +3,7 @@
 A server that cannot be had skips the test with the reason; in CI (`CI=true`) it fails.
 """
 
+import fcntl
 import os
 import secrets
 import shutil
@@ -18,16 +19,21 @@ from pydantic import SecretStr
 
 from tests.servers import (
     MosquittoServer,
+    MotoServer,
     PostgresServer,
     RabbitServer,
     RedisServer,
+    TimescaleServer,
     TokenBroker,
     debian_root,
     find_free_port,
+    install_timescaledb,
 )
 from zenthos_cli.stack.broker_plugin import build_plugin
 from zenthos_cli.stack.keys import make_keys
 from zenthos_cli.stack.mosquitto import Mosquitto, find_mosquitto
+from zenthos_core import lake
+from zenthos_core.blobs.s3 import Place, S3Store
 from zenthos_core.database import Database, migrate
 from zenthos_core.errors import ConfigurationError
 from zenthos_core.settings import Settings
@@ -121,6 +127,23 @@ def own_ops_url(own_postgres: PostgresServer) -> str:
     return migrated_database(own_postgres, Database.OPS)
 
 
+@pytest.fixture
+def timescale(tmp_path: Path) -> Iterator[str]:
+    """URL of a TimescaleDB of this test's own; the extension is there, the schema is not."""
+    folder = ROOT / ".zenthos" / "timescaledb"
+    folder.parent.mkdir(exist_ok=True)
+    try:
+        with folder.with_suffix(".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            installed = install_timescaledb(folder)
+    except ConfigurationError as error:
+        unavailable(error)
+    server = TimescaleServer(tmp_path, installed)
+    server.start()
+    yield server.url()
+    server.stop()
+
+
 @pytest.fixture(scope="session")
 def mosquitto_programs() -> Mosquitto:
     """The broker's programs, of the system or unpacked under .zenthos/."""
@@ -198,6 +221,23 @@ def redis_server(redis_root: Path, tmp_path: Path) -> Iterator[RedisServer]:
     server.start()
     yield server
     server.stop()
+
+
+@pytest.fixture(scope="session")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MotoServer]:
+    """An S3 server for all tests of this worker; each takes bucket names of its own."""
+    server = MotoServer(tmp_path_factory.mktemp("s3"))
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def s3_place(s3: MotoServer) -> Place:
+    """The lake's buckets, created, under names of this test's own."""
+    place = Place("", f"test-{secrets.token_hex(4)}-")
+    S3Store(place, s3.access()).create_buckets(lake.BUCKETS)
+    return place
 
 
 @pytest.fixture

@@ -1,6 +1,11 @@
-"""Jobs, schedules and the sensor that watches the stream. No computation belongs here."""
+"""Jobs, schedules and sensors; all that runs by itself. No computation belongs here.
 
-from collections.abc import Iterable, Iterator
+1. What is due by the clock, a schedule starts: hours, days, weeks.
+2. What is due because something changed or failed, `late_data_and_healing` starts, by the rules of
+   conditions.py.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from datetime import date, datetime, timedelta
 from itertools import chain
@@ -10,10 +15,12 @@ import dagster as dg
 import psycopg
 
 from ml.features import MAX_DAYS_SINCE
+from zenthos_assets.alerts import alert_on_failure
 from zenthos_assets.bronze.assets import MQTT_STREAM
 from zenthos_assets.parquet import day_range
 from zenthos_assets.partitions import ranges_of
 from zenthos_assets.resources import Platform
+from zenthos_assets.silver.checks import freshness
 from zenthos_core.ledger import read_ledger
 from zenthos_core.topics import MessageType
 
@@ -24,22 +31,33 @@ LONGEST_ARCHIVE: Final = timedelta(hours=1)
 MAX_RANGES: Final = 12
 """More scattered days than this are built as one range."""
 
+FIRST_BUILT: Final = "silver/telemetry_cleaned"
+LAST_BUILT: Final = "gold/ml_features"
+"""A day that either of them has never built is not built, whatever became of the other."""
+FRESHNESS: Final = dg.AssetSelection.checks(freshness)
+"""Asked every hour: a build that is missing cannot ask for itself."""
+
 ARCHIVE_JOB = dg.define_asset_job(
     "archive",
-    dg.AssetSelection.groups("bronze"),
-    description="Outbox to bronze, for a range of hours of receipt.",
+    dg.AssetSelection.groups("bronze") | FRESHNESS,
+    description="Moves messages from the outbox to the lake, for a range of hours of receipt.",
 )
 DAILY_JOB = dg.define_asset_job(
     "daily",
-    dg.AssetSelection.groups("silver", "gold"),
-    description="Bronze to silver, rollups and features, for a range of days.",
+    dg.AssetSelection.groups("silver", "silver_shards", "gold") - FRESHNESS,
+    description="Cleans readings, rolls them up and computes features, for a range of days.",
+)
+WEEKLY_JOB = dg.define_asset_job(
+    "weekly",
+    dg.AssetSelection.groups("trends", "maintenance"),
+    description="Long-term trends, dead rows removed, backups taken and proved by restoring them.",
 )
 TRAIN_JOB = dg.define_asset_job(
     "train_and_release",
     dg.AssetSelection.groups("ml", "release"),
-    description="Training set, model, INT8 model and, if it beats the baseline, its release.",
+    description="Trains a model, quantises it; signs and releases it if it beats the baseline.",
 )
-JOBS: Final = [ARCHIVE_JOB, DAILY_JOB, TRAIN_JOB]
+JOBS: Final = [ARCHIVE_JOB, DAILY_JOB, WEEKLY_JOB, TRAIN_JOB]
 
 
 @dg.schedule(
@@ -47,7 +65,7 @@ JOBS: Final = [ARCHIVE_JOB, DAILY_JOB, TRAIN_JOB]
     job=ARCHIVE_JOB,
     cron_schedule="5 * * * *",
     default_status=dg.DefaultScheduleStatus.RUNNING,
-    description="Archives the past hour, and any earlier one that still has messages.",
+    description="Five minutes after each hour: archives it, and earlier ones that still wait.",
 )
 def hourly_archive(
     context: dg.ScheduleEvaluationContext, platform: Platform
@@ -63,24 +81,36 @@ def hourly_archive(
     job=DAILY_JOB,
     cron_schedule="0 2 * * *",
     default_status=dg.DefaultScheduleStatus.RUNNING,
-    description="Builds yesterday, and every day that late readings or their windows touch.",
+    description="At 02:00: builds yesterday, days that were never built, and days with readings"
+    " archived since the last night, with the days whose windows see them.",
 )
 def daily_build(
     context: dg.ScheduleEvaluationContext, platform: Platform
 ) -> Iterator[dg.RunRequest]:
     now = context.scheduled_execution_time
     with platform.ops() as connection:
-        touched = touched_days(connection, now - timedelta(days=1) - LONGEST_ARCHIVE)
+        archived = archived_days(connection)
+    with platform.analytics() as connection:
+        built = built_days(connection)
+    touched = due_days(archived, built, now - timedelta(days=1) - LONGEST_ARCHIVE)
     for first, last in days_to_build(touched, now.date() - timedelta(days=1)):
         yield _range_request(str(first), str(last), f"{now:%Y%m%d}:{first}")
 
+
+weekly_maintenance = dg.ScheduleDefinition(
+    name="weekly_maintenance",
+    job=WEEKLY_JOB,
+    cron_schedule="0 3 * * 0",
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+    description="Sundays at 03:00: long-term trends, vacuum, backups and their proof.",
+)
 
 weekly_retrain = dg.ScheduleDefinition(
     name="weekly_retrain",
     job=TRAIN_JOB,
     cron_schedule="0 4 * * 1",
     default_status=dg.DefaultScheduleStatus.STOPPED,
-    description="Retrains on Mondays; only a model that beats the baseline is released.",
+    description="Mondays at 04:00: retrains; only a model that beats the baseline is released.",
 )
 
 
@@ -112,14 +142,39 @@ def oldest_waiting_hour(connection: psycopg.Connection) -> datetime | None:
     return row[0] if row else None
 
 
-def touched_days(connection: psycopg.Connection, since: datetime) -> list[date]:
-    """Days that readings archived since then are about."""
+def archived_days(connection: psycopg.Connection) -> dict[date, datetime]:
+    """When the newest readings of each day were archived."""
     rows = connection.execute(
-        "SELECT DISTINCT day FROM bronze_days JOIN bronze_objects USING (object_key)"
-        " WHERE table_name = %s AND archived_at >= %s",
-        [MessageType.TELEMETRY, since],
+        "SELECT day, max(archived_at) FROM bronze_days JOIN bronze_objects USING (object_key)"
+        " WHERE table_name = %s GROUP BY day",
+        [MessageType.TELEMETRY],
     ).fetchall()
-    return [day for (day,) in rows]
+    return dict(rows)
+
+
+def built_days(connection: psycopg.Connection) -> dict[date, datetime]:
+    """When each day was last cleaned; no day for which features were never computed."""
+    rows = connection.execute(
+        "SELECT partition::date, max(finished_at) FILTER (WHERE asset = %(first)s) FROM etl_runs"
+        " WHERE asset IN (%(first)s, %(last)s) GROUP BY partition"
+        " HAVING count(DISTINCT asset) = 2",
+        {"first": FIRST_BUILT, "last": LAST_BUILT},
+    ).fetchall()
+    return dict(rows)
+
+
+def due_days(
+    archived: Mapping[date, datetime], built: Mapping[date, datetime], since: datetime
+) -> list[date]:
+    """Days never built, built before their newest readings came, or touched since a moment.
+
+    The last, since readings may have come while a build that ended after them was running.
+    """
+    return [
+        day
+        for day, newest in archived.items()
+        if newest >= since or day not in built or built[day] < newest
+    ]
 
 
 def days_to_build(touched: Iterable[date], yesterday: date) -> list[tuple[date, date]]:
@@ -133,5 +188,13 @@ def _range_request(first: str, last: str, run_key: str) -> dg.RunRequest:
     return dg.RunRequest(run_key=run_key, tags={RANGE_START: first, RANGE_END: last})
 
 
-SCHEDULES: Final = [hourly_archive, daily_build, weekly_retrain]
-SENSORS: Final = [stream_totals]
+late_data_and_healing = dg.AutomationConditionSensorDefinition(
+    "late_data_and_healing",
+    target=dg.AssetSelection.groups("silver", "silver_shards", "gold"),
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    minimum_interval_seconds=30,
+    description="Builds again what late readings have changed, and once more what failed.",
+)
+
+SCHEDULES: Final = [hourly_archive, daily_build, weekly_maintenance, weekly_retrain]
+SENSORS: Final = [stream_totals, late_data_and_healing, alert_on_failure]

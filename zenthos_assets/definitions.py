@@ -5,45 +5,67 @@ import dagster as dg
 from zenthos_assets.automation import JOBS, SCHEDULES, SENSORS
 from zenthos_assets.bronze.assets import BRONZE_ASSETS, MQTT_STREAM
 from zenthos_assets.bronze.checks import ledger_balances
+from zenthos_assets.bronze.telemetry_days import TELEMETRY_DAYS
+from zenthos_assets.executors import executor_for
 from zenthos_assets.gold.assets import (
     IRRIGATION_EVENTS,
     ml_features,
     telemetry_daily,
     telemetry_hourly,
 )
+from zenthos_assets.gold.farm_assets import irrigation_response, telemetry_trends, weather_daily
+from zenthos_assets.gold.history_assets import telemetry_historical
+from zenthos_assets.governance import RETRIES, governed
+from zenthos_assets.maintenance.assets import MAINTENANCE_ASSETS
 from zenthos_assets.models.assets import irrigation_model, irrigation_model_tflite, training_set
 from zenthos_assets.release.assets import model_release
 from zenthos_assets.resources import Platform
-from zenthos_assets.silver.assets import telemetry_cleaned
+from zenthos_assets.silver.assets import silver_assets
+from zenthos_assets.silver.checks import freshness
+from zenthos_core.settings import load_settings
 
 
-def build_definitions(platform: Platform) -> dg.Definitions:
+def build_definitions(
+    platform: Platform,
+    *,
+    shards: int = 1,
+    retries: dg.RetryPolicy | None = None,
+    executor: dg.ExecutorDefinition = dg.in_process_executor,
+) -> dg.Definitions:
     """Every asset, check, job, schedule and sensor, on a platform."""
-    return dg.Definitions(
+    definitions = dg.Definitions(
         assets=[
             MQTT_STREAM,
             IRRIGATION_EVENTS,
             *BRONZE_ASSETS,
-            telemetry_cleaned,
+            TELEMETRY_DAYS,
+            *silver_assets(shards),
             telemetry_hourly,
             telemetry_daily,
             ml_features,
+            weather_daily,
+            irrigation_response,
+            telemetry_trends,
+            telemetry_historical,
             training_set,
             irrigation_model,
             irrigation_model_tflite,
             model_release,
+            *MAINTENANCE_ASSETS,
         ],
-        asset_checks=[ledger_balances],
+        asset_checks=[ledger_balances, freshness],
         jobs=JOBS,
         schedules=SCHEDULES,
         sensors=SENSORS,
         resources={"platform": platform},
-        # the multiprocess default takes 20 s where this takes 0.4
-        executor=dg.in_process_executor,
+        executor=executor,
     )
+    return governed(definitions, retries)
 
 
 @dg.definitions
 def defs() -> dg.Definitions:
-    """What Dagster loads; settings are read when an asset runs."""
-    return build_definitions(Platform())
+    """What Dagster loads; what is not of the graph's shape is read when an asset runs."""
+    settings = load_settings()
+    executor = executor_for(settings)
+    return build_definitions(Platform(), shards=settings.shards, retries=RETRIES, executor=executor)

@@ -188,9 +188,9 @@ def _reason(client: httpx.Client, run_id: str) -> str:
             verdicts.setdefault(step, []).append(f"{check['checkName']}: {said}")
         if error := event.get("error"):
             refused = [] if error["causes"] else verdicts.get(step, [])  # Dagster's own error
-            return _shortened("; ".join(refused or [_innermost(error)]))
+            return shortened("; ".join(refused or [_innermost(error)]))
         if event["__typename"] == "RunFailureEvent":
-            return _shortened(event["message"])
+            return shortened(event["message"])
     return "Dagster gives no reason"
 
 
@@ -210,7 +210,7 @@ def _innermost(error: Mapping[str, Any]) -> str:
     return re.sub(r"^(?:\w+\.)+(?=\w+(?::|$))", "", str(message).strip())
 
 
-def _shortened(text: str) -> str:
+def shortened(text: str) -> str:
     """On one line; of a long text its begin and its end, which say most."""
     line = " ".join(text.split())
     half = REASON_MAX_CHARACTERS // 2

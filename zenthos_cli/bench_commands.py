@@ -1,9 +1,11 @@
 """`zenthos bench NAME`: progress on standard error, one JSON object as the last line of output.
 
-Each brings its own Postgres and broker. Exit code 1 where a message was lost or stored twice.
+Those of ingest bring their own Postgres and broker. Exit code 1 where a message was lost or stored
+twice, or an archive is not byte-exact.
 """
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -65,6 +67,41 @@ def drain(
     from bench.drain import Outage, run_drain_bench
 
     _report(run_drain_bench(Outage(outage_s, rate, real_time, spool_after_s)))
+
+
+@app.command()
+def etl(
+    devices: Annotated[
+        int, typer.Argument(min=10, help="Devices, a message a minute each; a multiple of ten.")
+    ] = 10_000,
+    runs: Annotated[int, typer.Option(min=1, help="Runs of each contender; medians count.")] = 1,
+    folder: Annotated[
+        Path | None, typer.Option(help="Keep the made-up day here, for the next time.")
+    ] = None,
+) -> None:
+    """A day from bronze to features, against DuckDB SQL and pandas doing the same steps."""
+    import msgspec
+
+    from bench.etl import run_etl_bench
+
+    typer.echo(msgspec.json.encode(run_etl_bench(devices, runs=runs, folder=folder)))
+
+
+@app.command()
+def archive(
+    devices: Annotated[int, typer.Option(min=1, help="Simulated devices.")] = 300,
+    interval: Annotated[int, typer.Option(min=1, max=3600, help="Seconds between readings.")] = 60,
+    hours: Annotated[float, typer.Option(min=0.1, help="Simulated hours.")] = 24.0,
+) -> None:
+    """Size of the archive against the JSON in it, simulated and recorded, against plain Parquet."""
+    import msgspec
+
+    from bench.archive import run_archive_bench
+
+    result = run_archive_bench(devices, interval, hours)
+    typer.echo(msgspec.json.encode(result))
+    if not result.byte_exact:
+        raise typer.Exit(1)
 
 
 def _report(result: "DataclassInstance") -> None:

@@ -49,12 +49,20 @@ class ThrottledError(ZenthosError):
         self.retry_after_s = retry_after_s
 
 
+class BusyError(ZenthosError):
+    """As much of this as is allowed goes on already."""
+
+
 class ManifestError(ZenthosError):
     """A release manifest, its signature or its binary breaks a rule."""
 
 
 class BlobNotFoundError(NotFoundError):
     """No object under that bucket and key."""
+
+
+class BlobStoreError(ZenthosError):
+    """Object storage cannot be reached, or refuses."""
 
 
 class ArchiveError(ZenthosError):

@@ -5,7 +5,7 @@ The names in the environment are these in capitals with `ZENTHOS_` before them.
 """
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -45,7 +45,16 @@ class Settings(BaseSettings):
         description="MLflow's runs and registry.",
     )
     blob_url: str = Field(
-        "file:///var/lib/zenthos/blobs", description="Object storage: file:///absolute/folder."
+        "file:///var/lib/zenthos/blobs",
+        description="Object storage: file:///absolute/folder, s3://bucket/folder or s3://.",
+    )
+    s3_endpoint_url: str = Field("", description="S3 server other than AWS, such as MinIO.")
+    s3_region: str = Field("", description="Region of the buckets; boto3's own where not set.")
+    s3_access_key_id: str = Field("", description="S3 account; boto3's own search where not set.")
+    s3_secret_access_key: SecretStr = Field(SecretStr(""), description="Its secret key.")
+
+    shards: Annotated[int, Field(ge=1, le=256)] = Field(
+        1, description="Pieces in which the lineage cleans a day, side by side."
     )
 
     mqtt_host: str = Field("127.0.0.1", description="Broker, as the services reach it.")
@@ -106,6 +115,9 @@ class Settings(BaseSettings):
     hot_days: Annotated[int, Field(ge=1, le=90)] = Field(
         7, description="Days of readings kept in telemetry_hot; older ones go to the archive alone."
     )
+    historical_days: Annotated[int, Field(ge=1, le=3_650)] = Field(
+        90, description="Days of cleaned readings kept in telemetry_historical."
+    )
 
     forward_amqp_url: SecretStr = Field(
         SecretStr(""), description="RabbitMQ that ingest forwards to; none by default."
@@ -139,6 +151,10 @@ class Settings(BaseSettings):
     admin_token: SecretStr = Field(
         SecretStr(""), description="Token with which the command line registers devices."
     )
+    token: SecretStr = Field(
+        SecretStr(""),
+        description="Token with which the command line exports; the one above where not set.",
+    )
 
     root_public_key_file: Path = Field(
         Path(".zenthos/keys/root.pub"), description="Ed25519 key that signs keys.json."
@@ -152,8 +168,32 @@ class Settings(BaseSettings):
 
     mlflow_url: str = Field("http://127.0.0.1:5000", description="MLflow tracking server.")
     dagster_url: str = Field("http://127.0.0.1:3000", description="Dagster webserver.")
+    alert_webhook_url: SecretStr = Field(
+        SecretStr(""), description="Receives failures of the lineage as JSON; none by default."
+    )
+    postgres_bin: Path | None = Field(
+        None, description="Folder with pg_dump and pg_restore; from PATH where it is not set."
+    )
+    backup_dir: Path | None = Field(
+        None, description="Folder of the backups; `backups` in ZENTHOS_HOME where it is not set."
+    )
+    backups_kept: Annotated[int, Field(ge=1)] = Field(
+        4, description="Newest verified backups that are kept of each database."
+    )
+    backup_hot: bool = Field(
+        False, description="Whether backups hold the hot tables, which the lake holds anyway."
+    )
     postgres_port: Port = Field(5433, description="Port of the embedded Postgres.")
     dagster_code_port: Port = Field(4000, description="Port of the embedded Dagster code server.")
+    executor: Literal["in_process", "celery", "k8s"] = Field(
+        "in_process", description="Where steps are executed: in_process, celery or k8s."
+    )
+    celery_broker_url: SecretStr = Field(
+        SecretStr(""), description="RabbitMQ through which Celery workers get their steps."
+    )
+    celery_workers: Annotated[int, Field(ge=1, le=64)] = Field(
+        2, description="Workers for building that the embedded stack starts with celery."
+    )
 
     @property
     def dagster_port(self) -> int:

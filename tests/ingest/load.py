@@ -27,7 +27,7 @@ import psycopg
 from tests.ingest.devices import PublishingDevice
 from tests.ingest.messages import inference, log, status, telemetry, topic
 from tests.servers import MosquittoServer
-from zenthos_assets import parquet
+from zenthos_assets.bronze import codec
 from zenthos_assets.bronze.outbox import archive_hour
 from zenthos_core import lake
 from zenthos_core.blobs import FolderStore
@@ -189,7 +189,7 @@ def archive(connection: psycopg.Connection, store: FolderStore) -> Counter[tuple
     archived: Counter[tuple[bytes, bytes]] = Counter()
     for kind, hour in hours:
         for part in archive_hour(connection, store, kind, hour, run_id="test"):
-            frame = parquet.decode(store.get(lake.BRONZE, part.object_key))
+            frame = codec.decode(store.get(lake.BRONZE, part.object_key))
             archived.update(
                 (topic.encode(), payload) for topic, payload in frame["topic", "payload"].rows()
             )

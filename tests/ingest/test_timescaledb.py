@@ -1,9 +1,7 @@
 """Ingest on hypertables, on a real TimescaleDB that has one session: nothing at the same time."""
 
-import fcntl
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import psycopg
 import pytest
@@ -11,34 +9,14 @@ import pytest
 from ingest.batch import DAY_S, build_batch
 from ingest.partitions import DAY_TABLES, Partitions, day_partition, drop_expired
 from ingest.writer import Outcome, Writer
-from tests.conftest import ROOT, unavailable
 from tests.ingest.conftest import register
 from tests.ingest.messages import DEVICE, NOW, REGISTRY, publish, telemetry
 from tests.ingest.test_partitions import COLUMNS, put
-from tests.servers import TimescaleServer, install_timescaledb
 from tests.zenthos_core.test_migration_ingest import digests, populate
 from zenthos_core.database import Database, connect, migrate
-from zenthos_core.errors import ConfigurationError
 
 TODAY = int(NOW // DAY_S)
 HOT_DAYS = 7
-
-
-@pytest.fixture
-def timescale(tmp_path: Path) -> Iterator[str]:
-    """URL of a server of this test's own; the extension is there, the schema is not."""
-    folder = ROOT / ".zenthos" / "timescaledb"
-    folder.parent.mkdir(exist_ok=True)
-    try:
-        with folder.with_suffix(".lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            installed = install_timescaledb(folder)
-    except ConfigurationError as error:
-        unavailable(error)
-    server = TimescaleServer(tmp_path, installed)
-    server.start()
-    yield server.url()
-    server.stop()
 
 
 @pytest.fixture

@@ -94,6 +94,7 @@ class Requests:
             name="irrigation",
             version="latest",
             kind="model",
+            table="ops/devices",
         )
 
     def body(self, operation: Operation) -> dict[str, Any]:

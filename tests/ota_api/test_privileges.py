@@ -48,6 +48,8 @@ MATRIX = {
     "GET /firmware/{device_model}/{version}": "users, devices",
     "GET /models/{device_model}/{name}/{version}": "users, devices",
     "GET /release-counters/{device_model}/{kind}": "users",
+    "GET /export": "users",
+    "GET /export/{table}": "users",
     "GET /audit": "admin",
 }
 UNDOCUMENTED = {

@@ -35,6 +35,15 @@ def reading(
     return json.dumps(message).encode()
 
 
+def topic_of(payload: bytes, message_type: str) -> str:
+    """The topic of the payload's device, or of soil-1 where it names none."""
+    try:
+        device_id = json.loads(payload).get("device_id", "soil-1")
+    except (ValueError, AttributeError):
+        device_id = "soil-1"
+    return f"zenthos/esp32-s3/{device_id}/{message_type}"
+
+
 @dataclass
 class Farmyard:
     """A platform with a farm, its devices and an outbox to fill."""
@@ -55,6 +64,11 @@ class Farmyard:
         """Run one query on the analytical database."""
         with psycopg.connect(self.analytics_url) as connection:
             return connection.execute(statement).fetchall()
+
+    def analyse(self, statement: str, *parameters: object) -> None:
+        """Run one statement on the analytical database."""
+        with psycopg.connect(self.analytics_url) as connection:
+            connection.execute(statement, parameters)
 
     def register(self, *device_ids: str) -> None:
         """Devices of one farm."""
@@ -87,7 +101,7 @@ class Farmyard:
             )
             with connection.cursor().copy(copy_in) as copy:
                 for row in rows:
-                    copy.write_row((message_type, "zenthos/esp32-s3/x/telemetry", row, at, 1))
+                    copy.write_row((message_type, topic_of(row, message_type), row, at, 1))
             connection.execute(
                 "INSERT INTO ledger (day, device_id, stored) VALUES (%s, 'soil-1', %s)"
                 " ON CONFLICT (day, device_id) DO UPDATE SET stored = ledger.stored + %s",

@@ -8,8 +8,8 @@ import psycopg
 import pytest
 
 from tests.zenthos_assets.conftest import HOUR_KEY, RECEIVED, Farmyard, reading
-from zenthos_assets import parquet
-from zenthos_assets.bronze import outbox
+from zenthos_assets.bronze import codec, outbox
+from zenthos_assets.bronze.telemetry_days import TELEMETRY_DAYS_KEY, recent_days
 from zenthos_core import lake
 from zenthos_core.errors import ArchiveError
 from zenthos_core.topics import MessageType
@@ -24,7 +24,7 @@ def payloads(count: int, start: datetime = DAY) -> list[bytes]:
 
 def archived(yard: Farmyard) -> list[bytes]:
     keys = [key for (key,) in yard.execute("SELECT object_key FROM bronze_objects ORDER BY part")]
-    frames = [parquet.decode(yard.store.get(lake.BRONZE, key)) for key in keys]
+    frames = [codec.decode(yard.store.get(lake.BRONZE, key)) for key in keys]
     return [payload for frame in frames for payload in frame["payload"]]
 
 
@@ -109,7 +109,7 @@ def test_an_object_that_reads_back_otherwise_deletes_nothing(farmyard: Farmyard)
 
     class LyingStore(type(farmyard.store)):  # type: ignore[misc]
         def put(self, bucket: str, key: str, data: bytes) -> None:
-            short = parquet.encode(parquet.decode(data).head(3))
+            short = codec.encode(codec.decode(data).head(3))
             super().put(bucket, key, short)
 
     with farmyard.platform.ops() as connection, pytest.raises(ArchiveError):
@@ -243,3 +243,41 @@ def test_an_hour_that_keeps_filling_is_left_after_a_part_that_is_not_full(
         parts = outbox.archive_hour(connection, store, "telemetry", HOUR, run_id="r", limit=3)
         assert [part.row_count for part in islice(parts, 9)] == [3, 3, 1]
     assert waiting(farmyard) == 1
+
+
+def announced(yard: Farmyard) -> list[tuple[str | None, int]]:
+    """Announcements of days, oldest first: partition and readings."""
+    found = yard.instance.fetch_materializations(TELEMETRY_DAYS_KEY, limit=100, ascending=True)
+    events = [record.asset_materialization for record in found.records]
+    return [(e.partition, e.metadata["dagster/row_count"].value) for e in events if e]
+
+
+def test_each_day_that_an_archive_touches_is_announced_and_no_other(farmyard: Farmyard) -> None:
+    farmyard.receive(payloads(3))
+    farmyard.receive([reading("soil-1", DAY - timedelta(days=8))])
+    assert farmyard.run("archive", HOUR_KEY).success
+    assert announced(farmyard) == [("2026-11-11", 1), ("2026-11-19", 3)]
+    farmyard.receive(payloads(2, DAY + timedelta(hours=1)))
+    farmyard.receive([b"{}"], message_type="logs")
+    assert farmyard.run("archive", HOUR_KEY).success
+    assert farmyard.run("archive", HOUR_KEY).success
+    assert announced(farmyard)[2:] == [("2026-11-19", 5)]
+
+
+def test_days_that_a_killed_run_did_not_announce_are_announced_by_the_next(
+    farmyard: Farmyard,
+) -> None:
+    farmyard.receive(payloads(3))
+    with farmyard.platform.ops() as connection:
+        outbox.archive_part(connection, farmyard.store, "telemetry", HOUR, run_id="killed")
+    assert farmyard.run("archive", "2026-11-20-06:00").success
+    assert announced(farmyard) == [("2026-11-19", 3)]
+
+
+def test_a_day_that_has_not_begun_is_announced_later(farmyard: Farmyard) -> None:
+    farmyard.receive(payloads(3))
+    with farmyard.platform.ops() as connection:
+        outbox.archive_part(connection, farmyard.store, "telemetry", HOUR, run_id="r")
+        yesterday = DAY.date() - timedelta(days=1)
+        assert recent_days(connection, yesterday, run_id="r") == []
+        assert [day.readings for day in recent_days(connection, DAY.date(), run_id="r")] == [3]

@@ -1,23 +1,17 @@
 """Jobs started and followed on a real Dagster webserver."""
 
-import os
 import secrets
-import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
-from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import httpx
 import psycopg
 import pytest
 
-from tests.conftest import ROOT
 from tests.servers import PostgresServer, find_free_port
+from tests.zenthos_assets.dagster_server import ask, running_dagster
 from zenthos_assets import launch
 from zenthos_core.errors import NotFoundError
 
@@ -32,55 +26,14 @@ def dagster_url(
     database = f"dagster_{secrets.token_hex(4)}"
     with psycopg.connect(postgres.url(), autocommit=True) as connection:
         connection.execute(f"CREATE DATABASE {database}")
-    (tmp_path / "dagster.yaml").write_text((ROOT / "dagster.yaml").read_text())
     environment = {
-        **os.environ,
-        "DAGSTER_HOME": str(tmp_path),
         "ZENTHOS_DAGSTER_DATABASE_URL": postgres.url(database),
         "ZENTHOS_DATABASE_URL": ops_url,
         "ZENTHOS_ANALYTICS_DATABASE_URL": analytics_url,
         "ZENTHOS_BLOB_URL": (tmp_path / "blobs").as_uri(),
     }
-    port = find_free_port()
-    programs = [
-        ["dagster-webserver", "-w", "workspace.yaml", "-h", "127.0.0.1", "-p", str(port)],
-        ["dagster-daemon", "run", "-w", "workspace.yaml"],
-    ]
-    bin_folder = Path(sys.executable).parent
-    with (tmp_path / "log").open("wb") as log:
-        running = [
-            subprocess.Popen(
-                [bin_folder / name, *arguments],
-                cwd=ROOT,
-                env=environment,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
-            for name, *arguments in programs
-        ]
-    url = f"http://127.0.0.1:{port}"
-    try:
-        _wait_until_up(url)
+    with running_dagster(tmp_path, environment, ["-w", "workspace.yaml"]) as url:
         yield url
-    finally:
-        for process in running:
-            process.terminate()
-        for process in running:
-            process.wait(30)
-            with suppress(ProcessLookupError):  # their code servers, should one be left
-                os.killpg(process.pid, signal.SIGKILL)
-
-
-def _wait_until_up(url: str) -> None:
-    deadline = time.monotonic() + 90
-    while time.monotonic() < deadline:
-        try:
-            if httpx.get(f"{url}/server_info").is_success:
-                return
-        except httpx.TransportError:
-            time.sleep(0.5)
-    pytest.fail("the Dagster webserver did not start")
 
 
 def test_a_range_is_built_in_one_run(dagster_url: str) -> None:
@@ -101,13 +54,6 @@ BACKFILL_STATUS = """
 query ($id: String!) { partitionBackfillOrError(backfillId: $id) {
   ... on PartitionBackfill { status runs(limit: 5) { status } }
 } }"""
-
-
-def ask(dagster_url: str, query: str, **variables: object) -> dict[str, Any]:
-    body = {"query": query, "variables": variables}
-    answer = httpx.post(f"{dagster_url}/graphql", json=body, timeout=60).json()
-    data: dict[str, Any] = answer["data"]
-    return data
 
 
 def test_a_date_range_up_to_today_is_backfilled_as_the_ui_does(dagster_url: str) -> None:

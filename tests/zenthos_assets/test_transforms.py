@@ -1,17 +1,15 @@
 """The pure functions, against naive ones."""
 
-import json
 from datetime import UTC, date, datetime, timedelta
 from itertools import pairwise
-from uuid import UUID
 
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ml.features import SCHEMA as FEATURES_SCHEMA
-from tests.zenthos_assets.conftest import RECEIVED, reading
+from tests.zenthos_assets.conftest import RECEIVED
 from zenthos_assets.automation import days_to_build
 from zenthos_assets.bronze import transforms as bronze
 from zenthos_assets.gold import checks as gold_checks
@@ -20,8 +18,6 @@ from zenthos_assets.models import transforms as models
 from zenthos_assets.partitions import ranges_of
 from zenthos_assets.release.transforms import rounded
 from zenthos_assets.silver import transforms as silver
-from zenthos_assets.silver.checks import SilverTally, silver_results
-from zenthos_assets.silver.reference import PLACEMENTS_SCHEMA, Reference
 from zenthos_assets.storage import with_driver
 
 DAYS = st.dates(date(2026, 1, 1), date(2026, 3, 1))
@@ -29,11 +25,6 @@ DAYS = st.dates(date(2026, 1, 1), date(2026, 3, 1))
 
 def archive(*payloads: bytes, at: datetime = RECEIVED) -> pl.DataFrame:
     return bronze.to_frame([("t", p, at, at, 1, False, False) for p in payloads])
-
-
-def placed(*device_ids: str) -> Reference:
-    rows = [(name, RECEIVED, "farm", "soil", "esp32-s3", 39.1, -96.6) for name in device_ids]
-    return Reference(pl.DataFrame(rows, schema=PLACEMENTS_SCHEMA, orient="row"))
 
 
 @given(st.lists(DAYS, unique=True))
@@ -74,49 +65,6 @@ def test_content_hash_knows_every_byte_and_the_order() -> None:
     for other in (archive(b"a", b"bc"), archive(b"c", b"ab"), archive(b"ab"), later):
         assert bronze.content_hash(other) != base
     assert bronze.content_hash(archive(b"ab", b"c")) == base
-
-
-def test_suspect_clocks_take_the_time_of_receipt() -> None:
-    message = json.loads(reading("soil-1", RECEIVED)) | {"timestamp": 5}
-    row = silver.parse(archive(json.dumps(message).encode())).readings.row(0, named=True)
-    assert (row["time"], row["clock_suspect"]) == (RECEIVED, True)
-
-
-@settings(max_examples=30)
-@given(
-    st.lists(
-        st.tuples(st.integers(0, 3), st.integers(0, 5), st.floats(0, 100)), min_size=1, max_size=30
-    )
-)
-def test_deduplication_keeps_the_first_received(rows: list[tuple[int, int, float]]) -> None:
-    start = datetime(2026, 11, 19, tzinfo=UTC)
-    frames = [
-        archive(
-            reading("soil-1", start + timedelta(hours=n), sensors={"soil_moisture": value}),
-            at=RECEIVED + timedelta(seconds=second),
-        )
-        for n, second, value in rows
-    ]
-    parsed = silver.parse(pl.concat(frames)).readings
-    cleaned = silver.clean(parsed, placed("soil-1"), [start.date()])
-    naive: dict[int, tuple[int, float]] = {}
-    for n, second, value in rows:
-        if n not in naive or second < naive[n][0]:
-            naive[n] = (second, value)
-    assert cleaned["soil_moisture"].to_list() == [naive[n][1] for n in sorted(naive)]
-    assert cleaned["message_id"].n_unique() == len(cleaned)
-    assert all(UUID(bytes=i) for i in cleaned["message_id"])
-
-
-def test_the_same_message_id_of_another_device_is_another_reading() -> None:
-    start = datetime(2026, 11, 19, tzinfo=UTC)
-    first = reading("soil-1", start)
-    parsed = silver.parse(pl.concat([archive(first), archive(first.replace(b"-1", b"-2"))]))
-    cleaned = silver.clean(parsed.readings, placed("soil-1", "soil-2"), [start.date()])
-    assert sorted(cleaned["device_id"]) == ["soil-1", "soil-2"]
-    tally = SilverTally()
-    tally.add(cleaned, received=2, malformed=0)
-    assert tally.repeated_ids == 0
 
 
 @given(st.lists(st.floats(-50, 150), min_size=1, max_size=20))
@@ -170,12 +118,6 @@ def test_names_of_model_artefacts() -> None:
 def test_a_driver_is_named_for_dagster() -> None:
     assert with_driver("postgresql://u@h/d") == "postgresql+psycopg2://u@h/d"
     assert with_driver("postgresql+psycopg2://u@h/d") == "postgresql+psycopg2://u@h/d"
-
-
-def test_check_repeated_message_ids_in_silver() -> None:
-    tally = SilverTally(rows=2, repeated_ids=1)
-    failed = {r.check_name for r in silver_results(tally) if not r.passed}
-    assert failed == {"message_id_unique"}
 
 
 def test_check_gold_that_does_not_reconcile() -> None:

@@ -7,7 +7,9 @@ import psycopg
 
 from zenthos_assets.bronze.checks import READS_BACK, broken_objects, reads_back
 from zenthos_assets.bronze.outbox import Part, archive_hour, drop_empty_partitions
+from zenthos_assets.bronze.telemetry_days import announced_versions, announcements, recent_days
 from zenthos_assets.bronze.transforms import SCHEMA
+from zenthos_assets.executors import ON_ARCHIVE_QUEUE
 from zenthos_assets.partitions import HOURLY, ONE_RUN
 from zenthos_assets.resources import Platform
 from zenthos_assets.tables import column_schema
@@ -41,6 +43,7 @@ def bronze_asset(message_type: MessageType) -> dg.AssetsDefinition:
         partitions_def=HOURLY,
         backfill_policy=ONE_RUN,
         group_name="bronze",
+        op_tags=ON_ARCHIVE_QUEUE,
         kinds={"parquet", "postgres"},
         owners=["team:platform"],
         description=f"Every {table} message as it arrived, archived by hour of receipt.",
@@ -71,10 +74,20 @@ def bronze_asset(message_type: MessageType) -> dg.AssetsDefinition:
                         context.log.info("archived %s rows to %s", part.row_count, part.object_key)
                 context.add_asset_metadata(_describe(parts), partition_key=key)
             drop_empty_partitions(connection, datetime.now(UTC))
+            if message_type is MessageType.TELEMETRY:
+                announce_days(context, connection)
             broken = broken_objects(connection, store, table, hours.values())
         return dg.MaterializeResult(check_results=[reads_back(broken)])
 
     return archive
+
+
+def announce_days(context: dg.AssetExecutionContext, connection: psycopg.Connection) -> None:
+    """Tell which days' readings have changed."""
+    today = datetime.now(UTC).date()
+    days = recent_days(connection, today, run_id=context.run.run_id)
+    for event in announcements(days, announced_versions(context.instance, days)):
+        context.log_event(event)
 
 
 def hours_of(context: dg.AssetExecutionContext) -> dict[str, datetime]:

@@ -1,8 +1,9 @@
 """Draining the outbox: one REPEATABLE READ transaction a part, so that nothing is lost or doubled.
 
+0. Runs of one hour wait for each other; the second finds what the first has left.
 1. Copy out the hour's oldest rows, as of the transaction's snapshot.
 2. Record the hour's next part and the days its readings are about. The part's number is unique, so
-   a second run of the same hour waits here, and fails before it can overwrite what the first wrote.
+   whoever passes by rule 0 fails here, before it can overwrite what another wrote.
 3. Write the object; read it back and compare rows and content.
 4. Set aside what some forwarder of ingest has not yet passed. A cursor that moved since the
    snapshot makes this too much, never too little; the forwarder deletes what it has passed.
@@ -15,15 +16,17 @@ See docs/adr on why rows are deleted before partitions are dropped.
 
 import hashlib
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Final
 
 import psycopg
 from psycopg import sql
 
-from zenthos_assets import parquet
-from zenthos_assets.bronze.transforms import content_hash, rows_per_day, to_frame
+from zenthos_assets.bronze import codec
+from zenthos_assets.bronze.days import rows_per_day
+from zenthos_assets.bronze.transforms import SCHEMA, content_hash, to_frame
 from zenthos_core import lake
 from zenthos_core.blobs import BlobStore
 from zenthos_core.errors import ArchiveError
@@ -31,6 +34,7 @@ from zenthos_core.errors import ArchiveError
 PART_ROWS: Final = 500_000
 """Most rows of one object: some 300 MB of payloads in memory."""
 
+LOCK_CLASS: Final = 0x627A6E  # "bzn": the first half of the advisory locks' keys
 HOUR: Final = timedelta(hours=1)
 DROP_LOCK_TIMEOUT: Final = "200ms"
 
@@ -61,8 +65,10 @@ class Part:
     object_key: str
     row_count: int
     size_bytes: int
+    payload_bytes: int
     sha256: str
-    days: int
+    days: dict[date, int]
+    """Messages by the day they are about."""
 
 
 def archive_hour(
@@ -78,10 +84,25 @@ def archive_hour(
 
     What arrives meanwhile waits for the next run: the running hour may never be empty.
     """
-    while part := archive_part(connection, store, table, hour, run_id=run_id, limit=limit):
-        yield part
-        if part.row_count < limit:
-            return
+    with _alone(connection, f"bronze/{table} {hour:%Y-%m-%dT%H}"):
+        while part := archive_part(connection, store, table, hour, run_id=run_id, limit=limit):
+            yield part
+            if part.row_count < limit:
+                return
+
+
+@contextmanager
+def _alone(connection: psycopg.Connection, name: str) -> Iterator[None]:
+    """Rule 0. The lock is the session's: it is older than the snapshots taken under it."""
+    connection.execute("SELECT pg_advisory_lock(%s, hashtext(%s))", [LOCK_CLASS, name])
+    connection.commit()
+    try:
+        yield
+    finally:
+        if not connection.closed:
+            connection.rollback()
+            connection.execute("SELECT pg_advisory_unlock(%s, hashtext(%s))", [LOCK_CLASS, name])
+            connection.commit()
 
 
 def archive_part(
@@ -107,12 +128,14 @@ def archive_part(
         rows = connection.cursor(binary=True).execute(_SELECT, scope).fetchall()
         if not rows:
             return None
-        frame = to_frame([row[1:] for row in rows])
+        frame = codec.in_order(to_frame([row[1:] for row in rows])).select(SCHEMA.names())
         number = _next_part(connection, table, hour)
         key = lake.bronze_key(table, hour, number)
-        data = parquet.encode(frame)
-        days = rows_per_day(frame)
-        part = Part(key, len(frame), len(data), hashlib.sha256(data).hexdigest(), len(days))
+        data = codec.encode(frame)
+        days = rows_per_day(data)
+        payload_bytes = int(frame["payload"].bin.size().sum())
+        sha256 = hashlib.sha256(data).hexdigest()
+        part = Part(key, len(frame), len(data), payload_bytes, sha256, days)
         _record(connection, table, hour, number, part, run_id=run_id)
         with connection.cursor() as cursor:
             cursor.executemany(
@@ -139,7 +162,9 @@ def _set_aside(connection: psycopg.Connection, scope: Mapping[str, object]) -> N
 
 def verify(store: BlobStore, key: str, row_count: int, digest: str) -> None:
     """Compare a stored object with what was to be stored; raises ArchiveError."""
-    frame = parquet.decode(store.get(lake.BRONZE, key))
+    data = store.get(lake.BRONZE, key)
+    with codec.naming(key):
+        frame = codec.decode(data)
     if len(frame) != row_count or content_hash(frame) != digest:
         raise ArchiveError(f"{lake.BRONZE}/{key} does not hold what was written to it")
 

@@ -1,15 +1,18 @@
 """What bronze computes from rows of the outbox; values in, values out."""
 
 import hashlib
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from binascii import crc32
+from collections.abc import Sequence
 from datetime import UTC, date, datetime
 from typing import Final
 
 import msgspec
+import numpy as np
+import numpy.typing as npt
 import polars as pl
+import pyarrow as pa
 
-from zenthos_core.messages import event_time
+from zenthos_core.messages import EARLIEST_EPOCH_S, MAX_AHEAD_S, event_time
 
 SCHEMA: Final = pl.Schema(
     {
@@ -24,6 +27,9 @@ SCHEMA: Final = pl.Schema(
 )
 """Exactly what arrived, and when."""
 
+Mask = npt.NDArray[np.bool_]
+Integers = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
 Row = tuple[str, bytes, datetime, datetime, int, bool, bool]
 
 
@@ -49,19 +55,43 @@ def reading_day(payload: bytes, received_at: datetime) -> date:
     return datetime.fromtimestamp(seconds, UTC).date()
 
 
-def rows_per_day(frame: pl.DataFrame) -> dict[date, int]:
-    """How many messages are about each day."""
-    pairs: Iterable[tuple[bytes, datetime]] = frame.select("payload", "received_at").iter_rows()
-    return dict(sorted(Counter(reading_day(*pair) for pair in pairs).items()))
+def event_times(seconds: Floats, received_us: Integers) -> tuple[Integers, Mask]:
+    """event_time() of many messages: µs, and whether the clock is suspect; NaN is no timestamp."""
+    latest = received_us / 1e6 + MAX_AHEAD_S
+    suspect: Mask = ~((seconds >= EARLIEST_EPOCH_S) & (seconds <= latest))
+    device_us = np.rint(np.where(suspect, 0.0, seconds) * 1e6).astype(np.int64)
+    return np.where(suspect, received_us, device_us), suspect
 
 
 def content_hash(frame: pl.DataFrame) -> str:
-    """SHA-256 of topics, payloads and times of receipt, in order, whatever the file format."""
-    digest = hashlib.sha256()
-    times = frame["received_at"].dt.epoch("us")
-    for topic, payload, received_us in zip(frame["topic"], frame["payload"], times, strict=True):
-        name = topic.encode()
-        digest.update(b"%d %d %d\n" % (len(name), len(payload), received_us))
-        digest.update(name)
-        digest.update(payload)
+    """SHA-256 of all columns, in order, whatever the file format."""
+    digest = hashlib.sha256(b"%d\n" % len(frame))
+    for name in ("topic", "payload"):
+        sizes, content = _bytes_of(frame[name])
+        digest.update(sizes)
+        digest.update(content)
+    for name, dtype in SCHEMA.items():
+        if name not in ("topic", "payload"):
+            physical = frame[name].to_physical() if dtype.is_temporal() else frame[name]
+            digest.update(physical.to_numpy().tobytes())
     return digest.hexdigest()
+
+
+def _bytes_of(texts: pl.Series) -> tuple[bytes, memoryview]:
+    """The lengths of texts, and the texts one after the other."""
+    array = texts.cast(pl.Binary).rechunk().to_arrow().cast(pa.large_binary())
+    _, offsets, content = array.buffers()
+    ends = np.frombuffer(offsets, np.int64, len(array) + 1, array.offset * 8)
+    joined = memoryview(content or b"")[ends[0] : ends[-1]]
+    return np.diff(ends).tobytes(), joined
+
+
+def device_of(topic: str) -> str:
+    """The device that a topic names; of one outside the grammar, the whole of it."""
+    parts = topic.split("/")
+    return parts[2] if len(parts) == 4 else topic
+
+
+def bucket_of(device_id: str) -> int:
+    """0 to 65535; shards of devices are ranges of it."""
+    return crc32(device_id.encode()) & 0xFFFF

@@ -47,42 +47,65 @@ DAILY_SCHEMA: Final = pl.Schema(
 )
 
 
+Period = Literal["hour", "day"]
+
+
 def plausible(name: str) -> pl.Expr:
     """A sensor's value, or null where it is out of range (rule 1)."""
     return pl.when(pl.col(name).is_between(*RANGES[name])).then(pl.col(name))
 
 
-def rollup(silver: pl.DataFrame, period: Literal["hour", "day"]) -> pl.DataFrame:
+def rollup(silver: pl.DataFrame, period: Period) -> pl.DataFrame:
     """Statistics per device and hour (HOURLY_SCHEMA) or day (DAILY_SCHEMA)."""
-    soil, temperature = plausible("soil_moisture"), plausible("temperature")
-    rain = plausible("rainfall_mm")
-    time = pl.col("time")
-    bucket, schema = (
-        (time.dt.truncate("1h").alias("bucket"), HOURLY_SCHEMA)
+    name, start, schema = (
+        ("bucket", pl.col("time").dt.truncate("1h"), HOURLY_SCHEMA)
         if period == "hour"
-        else (time.dt.date().alias("day"), DAILY_SCHEMA)
+        else ("day", pl.col("time").dt.date(), DAILY_SCHEMA)
     )
+    sensors = [plausible(sensor) for sensor in RANGES]
+    # A group is a run of rows: sums in one order, the same bytes. Numbered runs cost a third of
+    # what texts as keys do.
+    runs = pl.struct("device_id", name).rle_id().set_sorted()
     return (
-        silver.sort("device_id", "time", "message_id")
-        .group_by("device_id", bucket, maintain_order=True)  # sums in one order: the same bytes
-        .agg(
-            farm_id=pl.col("farm_id").first(),
-            sample_count=pl.len().cast(pl.Int64),
-            soil_avg=soil.mean(),
-            soil_min=soil.min(),
-            soil_max=soil.max(),
-            soil_stddev=soil.std(),
-            temp_avg=temperature.mean(),
-            temp_min=temperature.min(),
-            temp_max=temperature.max(),
-            temp_stddev=temperature.std(),
-            humidity_avg=plausible("humidity").mean(),
-            light_avg=plausible("light_level").mean(),
-            battery_min=plausible("battery_voltage").min(),
-            rain_mm=pl.when(rain.count() > 0).then(rain.sum()),
-            soil_20cm_avg=plausible("soil_moisture_20cm").mean(),
-            soil_40cm_avg=plausible("soil_moisture_40cm").mean(),
-        )
+        _by_device(silver)
+        .select("device_id", "farm_id", start.alias(name), *sensors)
+        .rechunk()
+        .with_columns(_run=runs)
+        .group_by("_run", maintain_order=True)
+        .agg(pl.col("device_id", "farm_id", name).first(), **_statistics())
         .select(schema.names())
-        .sort("device_id", schema.names()[0])
+        .sort("device_id", name)
     )
+
+
+def _by_device(silver: pl.DataFrame) -> pl.DataFrame:
+    """Each device's readings together and in order; silver has them so, whatever else its order."""
+    device = silver["device_id"].rle_id()
+    later = (silver["time"] >= silver["time"].shift()) | (device != device.shift())
+    runs, devices = device.n_unique(), silver["device_id"].n_unique()
+    if later.all() and runs == devices:
+        return silver
+    return silver.sort("device_id", "time", maintain_order=True)
+
+
+def _statistics() -> dict[str, pl.Expr]:
+    soil, temperature, rain = (
+        pl.col(name) for name in ("soil_moisture", "temperature", "rainfall_mm")
+    )
+    return {
+        "sample_count": pl.len().cast(pl.Int64),
+        "soil_avg": soil.mean(),
+        "soil_min": soil.min(),
+        "soil_max": soil.max(),
+        "soil_stddev": soil.std(),
+        "temp_avg": temperature.mean(),
+        "temp_min": temperature.min(),
+        "temp_max": temperature.max(),
+        "temp_stddev": temperature.std(),
+        "humidity_avg": pl.col("humidity").mean(),
+        "light_avg": pl.col("light_level").mean(),
+        "battery_min": pl.col("battery_voltage").min(),
+        "rain_mm": pl.when(rain.count() > 0).then(rain.sum()),
+        "soil_20cm_avg": pl.col("soil_moisture_20cm").mean(),
+        "soil_40cm_avg": pl.col("soil_moisture_40cm").mean(),
+    }

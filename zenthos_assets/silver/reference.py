@@ -3,12 +3,12 @@
 1. A placement holds from `valid_from` to the device's next one; the first holds before, too. A
    device that is moved keeps its past, and one that is registered late gets all of it.
 2. An irrigation lasts from its start for its duration, or DEFAULT_IRRIGATION where that is unknown.
-3. What is read for some days is all that can matter for them, and nothing that cannot: the same
-   day has the same reference, whatever happened to the fleet afterwards.
+3. What happens to the fleet after a day changes nothing of what holds on it.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import date, timedelta
 from typing import Final
 
 import polars as pl
@@ -43,6 +43,11 @@ WEATHER_SCHEMA: Final = pl.Schema(
 )
 """Columns of weather_hourly; `hour` is its beginning."""
 
+_IRRIGATION: Final = """
+SELECT farm_id::text, timestamp, ends FROM irrigation_events, LATERAL (
+  SELECT timestamp + coalesce(make_interval(mins => duration_minutes), %(usual)s) AS ends) _
+WHERE timestamp < %(end)s::date AND ends > %(first)s::date ORDER BY farm_id, timestamp"""
+
 
 @dataclass(frozen=True)
 class Reference:
@@ -60,3 +65,17 @@ def read_placements(connection: psycopg.Connection) -> pl.DataFrame:
         " latitude, longitude FROM device_placements ORDER BY device_id, valid_from"
     ).fetchall()
     return pl.DataFrame(rows, schema=PLACEMENTS_SCHEMA, orient="row")
+
+
+def read_irrigation(connection: psycopg.Connection, days: Sequence[date]) -> pl.DataFrame:
+    """Every irrigation that lasts into those days (rule 2)."""
+    first, end = min(days), max(days) + timedelta(days=1)
+    rows = connection.execute(
+        _IRRIGATION, {"first": first, "end": end, "usual": DEFAULT_IRRIGATION}
+    )
+    return pl.DataFrame(rows.fetchall(), schema=IRRIGATION_SCHEMA, orient="row")
+
+
+def read_intervals(connection: psycopg.Connection) -> dict[str, float | None]:
+    """Every device, with the seconds between its reports where it was registered with them."""
+    return dict(connection.execute("SELECT id, report_interval_s FROM devices").fetchall())

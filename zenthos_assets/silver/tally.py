@@ -1,7 +1,7 @@
 """What became of the messages of some days: counted slice by slice, added up to days.
 
-1. received = kept + duplicate + malformed + unregistered, for every day. `bronze_days` says how many
-   were received; the others are counted here.
+1. received = kept + duplicate + malformed + unregistered, for every day. `bronze_days` says how
+   many were received; the others are counted here.
 2. A slice holds some devices with all their messages of its days. Slices of different devices and
    groups of different days add up in any order.
 """
@@ -14,21 +14,15 @@ from typing import Final
 
 import polars as pl
 
+from zenthos_assets.bronze.readings import MALFORMED_SCHEMA
 from zenthos_assets.bronze.transforms import reading_day
 from zenthos_assets.silver import statistics
+from zenthos_assets.silver.order import count_repeated
 from zenthos_assets.silver.reference import Reference
-from zenthos_assets.silver.transforms import IDENTITY, SCHEMA, clean, unregistered
+from zenthos_assets.silver.transforms import SCHEMA, clean, unregistered
 
-MALFORMED_SCHEMA: Final = pl.Schema(
-    {
-        "topic": pl.String(),
-        "payload": pl.Binary(),
-        "received_at": pl.Datetime("us", "UTC"),
-        "reason": pl.String(),
-        "detail": pl.String(),
-        "object_key": pl.String(),
-    }
-)
+BROKEN_SCHEMA: Final = pl.Schema({"day": pl.Date(), **MALFORMED_SCHEMA, "object_key": pl.String()})
+"""Malformed messages with the day that each is about, and where they lie."""
 SAMPLE_ROWS: Final = 5_000
 """Readings of a slice that are kept to show distributions."""
 
@@ -41,8 +35,6 @@ class Counts:
     duplicate: int = 0
     malformed: int = 0
     unregistered: int = 0
-    repeated: int = 0
-    """Of those kept, how many are there already: none, or the duplicates were not found."""
 
     @property
     def received(self) -> int:
@@ -64,13 +56,14 @@ class Tally:
 
     counts: dict[date, Counts]
     statistics: pl.DataFrame = field(default_factory=statistics.SCHEMA.to_frame)
-    malformed: pl.DataFrame = field(
-        default_factory=pl.Schema({"day": pl.Date(), **MALFORMED_SCHEMA}).to_frame
-    )
-    """MALFORMED_SCHEMA and the `day` that each is about."""
+    malformed: pl.DataFrame = field(default_factory=BROKEN_SCHEMA.to_frame)
+    """Of BROKEN_SCHEMA."""
 
     strangers: frozenset[str] = frozenset()
     """Devices that were never registered."""
+
+    repeated: int = 0
+    """Rows of messages that are there already: none, or duplicates were not found."""
 
     sample: pl.DataFrame = field(default_factory=SCHEMA.to_frame)
 
@@ -82,7 +75,7 @@ def process(
 
     Args:
         readings: as `clean` takes them.
-        malformed: MALFORMED_SCHEMA, of the slice's topics.
+        malformed: MALFORMED_SCHEMA and `object_key`, of the slice's topics.
         reference: as `clean` takes it.
         days: in order.
     """
@@ -90,15 +83,12 @@ def process(
     cleaned = clean(wanted, reference, days)
     unplaced = unregistered(wanted, reference.placements)
     about = [reading_day(*pair) for pair in malformed.select("payload", "received_at").iter_rows()]
-    broken = malformed.select(pl.Series("day", about, pl.Date), *MALFORMED_SCHEMA.names())
+    broken = malformed.select(pl.Series("day", about, pl.Date), *BROKEN_SCHEMA.names()[1:])
     broken = broken.filter(pl.col("day").is_in(list(days)))
     seen, kept, strange = _by_day(wanted), _by_day(cleaned), _by_day(unplaced)
-    again = _by_day(cleaned.filter(pl.struct(IDENTITY).is_duplicated()))
     bad = Counter(broken["day"])
     counts = {
-        day: Counts(
-            kept[day], seen[day] - kept[day] - strange[day], bad[day], strange[day], again[day]
-        )
+        day: Counts(kept[day], seen[day] - kept[day] - strange[day], bad[day], strange[day])
         for day in days
     }
     tally = Tally(
@@ -106,6 +96,7 @@ def process(
         statistics.describe(cleaned),
         broken,
         frozenset(unplaced["device_id"]),
+        count_repeated(cleaned),
         cleaned.gather_every(max(1, len(cleaned) // SAMPLE_ROWS)),
     )
     return cleaned, tally
@@ -124,6 +115,7 @@ def merge(tallies: Iterable[Tally]) -> Tally:
         pl.concat([empty.statistics, *(p.statistics for p in parts)]).sort(statistics.DEVICE_DAY),
         pl.concat([empty.malformed, *(p.malformed for p in parts)]),
         frozenset().union(*(p.strangers for p in parts)),
+        sum(p.repeated for p in parts),
         pl.concat([empty.sample, *(p.sample for p in parts)]),
     )
 

@@ -14,7 +14,7 @@ from pydantic import SecretStr
 
 from zenthos_cli.stack.keys import make_keys, write_private
 from zenthos_cli.stack.mosquitto import Broker, Mosquitto, Tls
-from zenthos_cli.stack.postgres import PostgresCluster
+from zenthos_cli.stack.postgres import PostgresCluster, program
 from zenthos_cli.stack.tls import make_certificates
 from zenthos_core import tokens
 from zenthos_core.errors import ConfigurationError
@@ -122,6 +122,7 @@ def _defaults(wanted: Settings, home: Path, kept: Secrets) -> dict[str, object]:
     service = _token(keys, "svc-lineage", Role.OPERATOR, ["read", "publish"])
     return {
         **{name: SecretStr(cluster.url(database)) for name, database in DATABASES.items()},
+        "postgres_bin": Path(program("pg_dump")).parent,
         "blob_url": (home / "blobs").as_uri(),
         "mqtt_password": SecretStr(kept.mqtt),
         "mqtt_public_address": f"{wanted.mqtt_host}:{wanted.mqtt_port}",

@@ -1,0 +1,1 @@
+"""Keeping the databases fit, and proving that backups restore."""
