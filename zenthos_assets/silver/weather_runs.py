@@ -3,6 +3,7 @@
 import time
 from collections.abc import Sequence
 from datetime import date
+from functools import partial
 from typing import Final
 
 import polars as pl
@@ -31,13 +32,8 @@ def weather_days(run: Session, days: Sequence[date]) -> Outcome:
     contents = [share[:3] for share in shares]
     for group, keys in group_days(contents, stale, GROUP_ROWS):
         begin = time.monotonic()
-        weather = farm_weather(
-            for_each_slice(
-                run.store,
-                keys,
-                lambda readings, _, days=group: station_hours(readings, reference.placements, days),
-            )
-        )
+        of_slice = partial(_of_slice, reference.placements, group)
+        weather = farm_weather(for_each_slice(run.store, keys, of_slice))
         written = parquet.put_days(
             run.store, (lake.SILVER, key_of), weather, group, day=pl.col("hour").dt.date()
         )
@@ -50,6 +46,12 @@ def weather_days(run: Session, days: Sequence[date]) -> Outcome:
         outcome.builds |= builds
         outcome.rebuilt += group
     return outcome
+
+
+def _of_slice(
+    placements: pl.DataFrame, days: Sequence[date], readings: pl.DataFrame, _: pl.DataFrame
+) -> pl.DataFrame:
+    return station_hours(readings, placements, days)
 
 
 def key_of(day: date) -> str:
