@@ -10,6 +10,7 @@ from fastapi_offline import FastAPIOffline
 
 from ota_api.bodies import MAX_BODY_BYTES, BodyLimit
 from ota_api.devices.routes import router as devices
+from ota_api.export.routes import router as export
 from ota_api.farms.routes import router as farms
 from ota_api.health.routes import router as health
 from ota_api.keys.routes import router as keys
@@ -36,7 +37,7 @@ def create_app(settings: Settings, clock: Callable[[], float] = time.time) -> Fa
 
     app = FastAPIOffline(
         title="Zenthos OTA",
-        summary="Device registry and signed releases.",
+        summary="Device registry, signed releases, exports.",
         version=__version__,
         lifespan=lifespan,
         telemetry={"operation_spans": False, "logs": False},
@@ -44,6 +45,6 @@ def create_app(settings: Settings, clock: Callable[[], float] = time.time) -> Fa
     app.add_middleware(BodyLimit, limit_of=lambda path: _BODY_LIMITS.get(path, MAX_BODY_BYTES))
     app.add_middleware(RequestRecorder)
     install_problem_handlers(app)
-    for router in (health, keys, farms, devices, releases):
+    for router in (health, keys, farms, devices, releases, export):
         app.include_router(router)
     return app

@@ -19,6 +19,8 @@ from starlette.exceptions import HTTPException
 from zenthos_core.errors import (
     AuthenticationError,
     BlobNotFoundError,
+    BlobStoreError,
+    BusyError,
     ConfigurationError,
     ConflictError,
     ManifestError,
@@ -39,6 +41,8 @@ _STATUS: Final[dict[type[ZenthosError], HTTPStatus]] = {
     NotFoundError: HTTPStatus.NOT_FOUND,
     ConflictError: HTTPStatus.CONFLICT,
     ManifestError: HTTPStatus.UNPROCESSABLE_ENTITY,
+    BlobStoreError: HTTPStatus.SERVICE_UNAVAILABLE,
+    BusyError: HTTPStatus.SERVICE_UNAVAILABLE,
     ConfigurationError: HTTPStatus.SERVICE_UNAVAILABLE,
 }
 _HEADERS: Final[dict[HTTPStatus, dict[str, str]]] = {

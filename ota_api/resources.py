@@ -12,10 +12,11 @@ from psycopg import AsyncConnection
 from psycopg_pool import AsyncConnectionPool
 
 from ota_api.devices.accounts import BrokerAccounts
+from ota_api.export.service import ExportSlots
 from ota_api.keys.service import TrustedKeyFile
 from zenthos_core import lake, tokens
-from zenthos_core.blobs import BlobStore, open_store
-from zenthos_core.errors import ConfigurationError
+from zenthos_core.blobs import BlobStore, store_of
+from zenthos_core.errors import BlobStoreError, ConfigurationError
 from zenthos_core.settings import Settings
 
 POOL_MAX: Final = 16
@@ -57,6 +58,7 @@ class Resources:
     token_keys: TokenKeys
     trusted_keys: TrustedKeyFile
     accounts: BrokerAccounts
+    exports: ExportSlots
     clock: Callable[[], float]
 
 
@@ -70,7 +72,7 @@ async def open_resources(
         ConfigurationError: for keys or a store that cannot be used.
     """
     token_keys = TokenKeys.read(settings)
-    store = open_store(settings.blob_url)
+    store = store_of(settings)
     await to_thread.run_sync(_prove_writable, store, settings.blob_url)
     accounts = BrokerAccounts(
         settings.mqtt_password_file, settings.mqtt_pid_file, settings.mqtt_revocations_file
@@ -78,7 +80,9 @@ async def open_resources(
     trusted = TrustedKeyFile(settings.trusted_keys_file, settings.root_public_key_file)
     async with _new_pool(settings.database_url.get_secret_value()) as pool:
         try:
-            yield Resources(settings, pool, store, token_keys, trusted, accounts, clock)
+            yield Resources(
+                settings, pool, store, token_keys, trusted, accounts, ExportSlots(), clock
+            )
         finally:
             await accounts.close()
 
@@ -102,7 +106,7 @@ def _new_pool(url: str) -> Pool:
 def _prove_writable(store: BlobStore, url: str) -> None:
     try:
         store.put(lake.FIRMWARE, STORE_MARKER, b"written when the OTA server started\n")
-    except OSError as error:
+    except (OSError, BlobStoreError) as error:
         raise ConfigurationError(f"cannot write to the blob store {url}: {error}") from error
 
 

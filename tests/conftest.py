@@ -19,6 +19,7 @@ from pydantic import SecretStr
 
 from tests.servers import (
     MosquittoServer,
+    MotoServer,
     PostgresServer,
     RabbitServer,
     RedisServer,
@@ -31,6 +32,8 @@ from tests.servers import (
 from zenthos_cli.stack.broker_plugin import build_plugin
 from zenthos_cli.stack.keys import make_keys
 from zenthos_cli.stack.mosquitto import Mosquitto, find_mosquitto
+from zenthos_core import lake
+from zenthos_core.blobs.s3 import Place, S3Store
 from zenthos_core.database import Database, migrate
 from zenthos_core.errors import ConfigurationError
 from zenthos_core.settings import Settings
@@ -218,6 +221,23 @@ def redis_server(redis_root: Path, tmp_path: Path) -> Iterator[RedisServer]:
     server.start()
     yield server
     server.stop()
+
+
+@pytest.fixture(scope="session")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MotoServer]:
+    """An S3 server for all tests of this worker; each takes bucket names of its own."""
+    server = MotoServer(tmp_path_factory.mktemp("s3"))
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def s3_place(s3: MotoServer) -> Place:
+    """The lake's buckets, created, under names of this test's own."""
+    place = Place("", f"test-{secrets.token_hex(4)}-")
+    S3Store(place, s3.access()).create_buckets(lake.BUCKETS)
+    return place
 
 
 @pytest.fixture

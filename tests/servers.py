@@ -1,6 +1,6 @@
 """The real servers that tests use, each in a folder of its own.
 
-Postgres, Mosquitto, and the two that ingest forwards to: RabbitMQ and Redis.
+Postgres, Mosquitto, the two that ingest forwards to (RabbitMQ and Redis), and S3.
 """
 
 import os
@@ -9,20 +9,23 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import psycopg
+from pydantic import SecretStr
 
 from zenthos_cli.stack import mosquitto as broker
 from zenthos_cli.stack import postgres
 from zenthos_cli.stack.keys import make_keys
-from zenthos_cli.stack.launch import give_to_service_user, server_command
+from zenthos_cli.stack.launch import child_command, give_to_service_user, server_command
 from zenthos_cli.stack.packages import ensure_unpacked
 from zenthos_cli.stack.tls import make_certificates
 from zenthos_core import tokens
+from zenthos_core.blobs.s3 import S3Access
 from zenthos_core.broker_accounts import set_account
 from zenthos_core.errors import ConfigurationError
 from zenthos_core.tokens import Role
@@ -405,3 +408,27 @@ class RabbitServer(ServerProcess):
         )
         (folder / "erl").chmod(0o755)
         return folder
+
+
+class MotoServer(ServerProcess):
+    """S3 over HTTP, in memory: what it holds ends with it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.port = find_free_port()
+        argv = [sys.executable, "-m", "moto.server", "-H", HOST, "-p", str(self.port)]
+        super().__init__(
+            child_command(argv, death_signal=signal.SIGKILL),
+            folder / "moto.log",
+            ready=lambda: accepts_connections(self.port),
+            stop_signal=signal.SIGTERM,
+        )
+
+    @property
+    def url(self) -> str:
+        """The endpoint."""
+        return f"http://{HOST}:{self.port}"
+
+    def access(self, port: int | None = None) -> S3Access:
+        """How to reach it, by way of another port if need be."""
+        url = f"http://{HOST}:{port or self.port}"
+        return S3Access(url, "eu-west-1", "test", SecretStr("test"))

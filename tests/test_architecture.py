@@ -71,10 +71,12 @@ def test_device_code_imports_nothing_of_ours() -> None:
     ("module", "forbidden"),
     [
         ("ingest.__main__", {"dagster", "polars", "fastapi", "tensorflow", "mlflow", "pandas"}),
-        ("ingest.__main__", {"aio_pika", "redis"}),
+        ("ingest.__main__", {"aio_pika", "redis", "boto3", "botocore", "pyarrow"}),
         ("zenthos_cli.main", {"dagster", "polars", "fastapi", "tensorflow", "mlflow", "numpy"}),
+        ("zenthos_cli.main", {"boto3", "botocore", "pyarrow", "httpx"}),
         ("zenthos_assets.definitions", {"tensorflow", "mlflow", "fastapi"}),
         ("ota_api.app", {"dagster", "polars", "tensorflow", "mlflow", "paho"}),
+        ("ota_api.app", {"boto3", "botocore", "pyarrow"}),
     ],
 )
 def test_starts_without_what_it_does_not_need(module: str, forbidden: set[str]) -> None:

@@ -9,7 +9,7 @@ import dagster as dg
 import httpx
 import psycopg
 
-from zenthos_core.blobs import BlobStore, open_store
+from zenthos_core.blobs import BlobStore, store_of
 from zenthos_core.database import connect
 from zenthos_core.settings import Settings, load_settings
 
@@ -31,7 +31,7 @@ class Platform(dg.ConfigurableResource[None]):
 
     def store(self) -> BlobStore:
         """The data lake."""
-        return open_store(self.settings.blob_url)
+        return store_of(self.settings)
 
     def ops(self) -> psycopg.Connection:
         """A new connection to the operational database; close it."""

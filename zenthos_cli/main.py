@@ -13,6 +13,7 @@ from rich.console import Console
 from typer.core import TyperGroup
 
 from zenthos_cli import bench_commands, errors, forwarders
+from zenthos_cli.export.commands import export, token
 from zenthos_cli.fleet.commands import replay, simulate
 from zenthos_cli.ledger import ledger
 from zenthos_core import __version__
@@ -182,6 +183,8 @@ def demo(
 app.command()(simulate)
 app.command()(replay)
 app.command()(ledger)
+app.command()(export)
+app.command()(token)
 app.add_typer(bench_commands.app, name="bench")
 app.add_typer(errors.app, name="errors")
 app.add_typer(forwarders.app, name="forwarders")

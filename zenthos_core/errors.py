@@ -37,12 +37,20 @@ class PermissionDeniedError(ZenthosError):
     """The token is good but does not allow this."""
 
 
+class BusyError(ZenthosError):
+    """As much of this as is allowed goes on already."""
+
+
 class ManifestError(ZenthosError):
     """A release manifest, its signature or its binary breaks a rule."""
 
 
 class BlobNotFoundError(NotFoundError):
     """No object under that bucket and key."""
+
+
+class BlobStoreError(ZenthosError):
+    """Object storage cannot be reached, or refuses."""
 
 
 class ArchiveError(ZenthosError):

@@ -12,6 +12,9 @@ BRONZE: Final = "zenthos-bronze"
 SILVER: Final = "zenthos-silver"
 GOLD: Final = "zenthos-gold"
 FIRMWARE: Final = "zenthos-firmware"
+LOGS: Final = "zenthos-logs"
+"""Output of runs, where the lake is on S3."""
+BUCKETS: Final = (BRONZE, SILVER, GOLD, FIRMWARE, LOGS)
 
 
 def bronze_key(table: str, hour: datetime, part: int) -> str:

@@ -5,7 +5,7 @@ The names in the environment are these in capitals with `ZENTHOS_` before them.
 """
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -45,8 +45,13 @@ class Settings(BaseSettings):
         description="MLflow's runs and registry.",
     )
     blob_url: str = Field(
-        "file:///var/lib/zenthos/blobs", description="Object storage: file:///absolute/folder."
+        "file:///var/lib/zenthos/blobs",
+        description="Object storage: file:///absolute/folder, s3://bucket/folder or s3://.",
     )
+    s3_endpoint_url: str = Field("", description="S3 server other than AWS, such as MinIO.")
+    s3_region: str = Field("", description="Region of the buckets; boto3's own where not set.")
+    s3_access_key_id: str = Field("", description="S3 account; boto3's own search where not set.")
+    s3_secret_access_key: SecretStr = Field(SecretStr(""), description="Its secret key.")
 
     shards: Annotated[int, Field(ge=1, le=256)] = Field(
         1, description="Pieces in which the lineage cleans a day, side by side."
@@ -142,6 +147,10 @@ class Settings(BaseSettings):
     admin_token: SecretStr = Field(
         SecretStr(""), description="Token with which the command line registers devices."
     )
+    token: SecretStr = Field(
+        SecretStr(""),
+        description="Token with which the command line exports; the one above where not set.",
+    )
 
     root_public_key_file: Path = Field(
         Path(".zenthos/keys/root.pub"), description="Ed25519 key that signs keys.json."
@@ -172,6 +181,15 @@ class Settings(BaseSettings):
     )
     postgres_port: Port = Field(5433, description="Port of the embedded Postgres.")
     dagster_code_port: Port = Field(4000, description="Port of the embedded Dagster code server.")
+    executor: Literal["in_process", "celery", "k8s"] = Field(
+        "in_process", description="Where steps are executed: in_process, celery or k8s."
+    )
+    celery_broker_url: SecretStr = Field(
+        SecretStr(""), description="RabbitMQ through which Celery workers get their steps."
+    )
+    celery_workers: Annotated[int, Field(ge=1, le=64)] = Field(
+        2, description="Workers for building that the embedded stack starts with celery."
+    )
 
     @property
     def dagster_port(self) -> int:

@@ -7,7 +7,7 @@ from anyio import to_thread
 
 from ota_api.resources import STORE_MARKER, Resources
 from zenthos_core import lake
-from zenthos_core.errors import ConfigurationError
+from zenthos_core.errors import BlobStoreError, ConfigurationError
 
 OK: Final = "ok"
 
@@ -35,7 +35,7 @@ async def _check_database(resources: Resources) -> str:
 def _check_store(resources: Resources) -> str:
     try:
         found = resources.store.exists(lake.FIRMWARE, STORE_MARKER)
-    except OSError as error:
+    except (OSError, BlobStoreError) as error:
         return f"cannot be read: {error}"
     return OK if found else "is not the one this server started with: is it mounted?"
 

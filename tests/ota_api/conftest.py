@@ -17,9 +17,10 @@ from pydantic import SecretStr
 from ota_api.app import create_app
 from tests.conftest import migrated_database
 from tests.ota_api.releases import Signer
-from tests.servers import PostgresServer, find_free_port
+from tests.servers import MotoServer, PostgresServer, find_free_port
 from zenthos_cli.stack.keys import make_keys
 from zenthos_core import tokens
+from zenthos_core.blobs.s3 import Place
 from zenthos_core.database import Database
 from zenthos_core.settings import Settings
 from zenthos_core.tokens import Role
@@ -122,6 +123,19 @@ def make_ota_settings(folder: Path, database_url: str) -> Settings:
         trusted_keys_file=keys / "keys.json",
         model_signing_key_file=keys / "model.key",
     )
+
+
+def on_s3(settings: Settings, server: MotoServer, place: Place) -> Settings:
+    """The same, with its blob store on S3."""
+    access = server.access()
+    update = {
+        "blob_url": f"s3://?prefix={place.prefix}",
+        "s3_endpoint_url": access.endpoint_url,
+        "s3_region": access.region,
+        "s3_access_key_id": access.access_key_id,
+        "s3_secret_access_key": access.secret_access_key,
+    }
+    return settings.model_copy(update=update)
 
 
 @contextmanager

@@ -36,6 +36,8 @@ WHO_MAY: dict[tuple[str, str], set[Role | None]] = {
     ("GET", f"/models/{DEVICE_MODEL}/irrigation/latest?download=true"): KNOWN,
     ("HEAD", f"/models/{DEVICE_MODEL}/irrigation/latest?download=true"): KNOWN,
     ("GET", f"/release-counters/{DEVICE_MODEL}/model"): USERS,
+    ("GET", "/export"): USERS,
+    ("GET", "/export/ops/devices"): USERS,
     ("POST", "/firmware/publish"): {Role.ADMIN, Role.OPERATOR},
     ("POST", "/models/publish"): {Role.ADMIN, Role.OPERATOR},
 }
@@ -80,6 +82,7 @@ def test_matrix_holds_every_route(shared_ota: Ota) -> None:
         "{name}": "irrigation",
         "{version}": "latest",
         "{kind}": "model",
+        "{table}": "ops/devices",
     }
     for method, path in documented_paths(shared_ota):
         filled = path

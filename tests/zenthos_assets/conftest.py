@@ -65,6 +65,11 @@ class Farmyard:
         with psycopg.connect(self.analytics_url) as connection:
             return connection.execute(statement).fetchall()
 
+    def analyse(self, statement: str, *parameters: object) -> None:
+        """Run one statement on the analytical database."""
+        with psycopg.connect(self.analytics_url) as connection:
+            connection.execute(statement, parameters)
+
     def register(self, *device_ids: str) -> None:
         """Devices of one farm."""
         self.execute("INSERT INTO farms (name) VALUES ('north') ON CONFLICT DO NOTHING")

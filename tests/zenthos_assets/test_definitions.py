@@ -12,6 +12,7 @@ from zenthos_assets.automation import (
     RANGE_END,
     RANGE_START,
     daily_build,
+    due_days,
     hourly_archive,
     stream_totals,
 )
@@ -122,9 +123,71 @@ def test_daily_build_sees_an_archive_that_was_running_at_the_last_tick(
     tick = datetime(2026, 11, 21, 2, tzinfo=UTC)
     farmyard.receive([reading("soil-1", datetime(2026, 5, 1, tzinfo=UTC))])
     farmyard.run("archive", "2026-11-20-05:00")
+    assert farmyard.run("daily", "2026-05-01").success
     farmyard.execute("UPDATE bronze_objects SET archived_at = %s", tick - timedelta(hours=age_h))
     built = ranges(list(daily_build(at(tick, farmyard))))
     assert (("2026-05-01", "2026-05-31") in built) is seen
+
+
+def test_daily_build_makes_up_for_nights_it_missed(farmyard: Farmyard) -> None:
+    """Whether the daemon was down or a build failed: a day that was never built is due."""
+    tick = datetime(2026, 11, 21, 2, tzinfo=UTC)
+    farmyard.receive([reading("soil-1", datetime(2026, 5, 1, tzinfo=UTC))])
+    farmyard.run("archive", "2026-11-20-05:00")
+    farmyard.execute("UPDATE bronze_objects SET archived_at = %s", tick - timedelta(days=90))
+    assert ("2026-05-01", "2026-05-31") in ranges(list(daily_build(at(tick, farmyard))))
+    assert farmyard.run("daily", "2026-05-01").success
+    assert ranges(list(daily_build(at(tick, farmyard)))) == [("2026-11-20", "2026-11-20")]
+
+
+LAST_NIGHT = datetime(2026, 11, 20, 2, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("archived_h", "built_h", "due"),
+    [
+        pytest.param(-50, None, True, id="never built"),
+        pytest.param(-50, -40, False, id="built since"),
+        pytest.param(-50, -60, True, id="built before its newest readings came"),
+        pytest.param(1, 2, True, id="touched since last night, perhaps during the build"),
+    ],
+)
+def test_a_day_is_due(archived_h: float, built_h: float | None, due: bool) -> None:
+    def moment(hours: float) -> datetime:
+        return LAST_NIGHT + timedelta(hours=hours)
+
+    day = date(2026, 5, 1)
+    built = {} if built_h is None else {day: moment(built_h)}
+    assert due_days({day: moment(archived_h)}, built, LAST_NIGHT) == ([day] if due else [])
+
+
+def test_all_but_retraining_runs_by_default_and_says_what_it_does() -> None:
+    loaded = defs()
+    by_name = {thing.name: thing for thing in (*(loaded.schedules or ()), *(loaded.sensors or ()))}
+    stopped = {name for name, thing in by_name.items() if thing.default_status.value != "RUNNING"}
+    assert stopped == {"weekly_retrain"}
+    described = [*by_name.values(), *(loaded.jobs or ())]
+    assert all(thing.description for thing in described)
+
+
+def test_schedules_tick_at_their_times() -> None:
+    cron = {s.name: s.cron_schedule for s in defs().schedules or ()}
+    assert cron == {
+        "hourly_archive": "5 * * * *",
+        "daily_build": "0 2 * * *",
+        "weekly_maintenance": "0 3 * * 0",
+        "weekly_retrain": "0 4 * * 1",
+    }
+
+
+def test_the_weekly_job_holds_trends_and_maintenance() -> None:
+    job = defs().resolve_job_def("weekly")
+    keys = {key.to_user_string() for key in job.asset_layer.executable_asset_keys}
+    assert {
+        "maintenance/backup_ops",
+        "maintenance/vacuum_analytics",
+        "gold/telemetry_trends",
+    } <= keys
 
 
 def test_the_stream_is_observed_when_messages_came(farmyard: Farmyard) -> None:

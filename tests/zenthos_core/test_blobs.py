@@ -1,5 +1,7 @@
-"""The folder as object store."""
+"""Object storage: one contract, kept by a folder, by buckets on S3 and by one bucket on S3."""
 
+import io
+import secrets
 import threading
 from pathlib import Path
 
@@ -7,16 +9,31 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zenthos_core.blobs import FolderStore, open_store
+from tests.servers import MotoServer
+from zenthos_core import lake
+from zenthos_core.blobs import BlobStore, FolderStore, open_store
+from zenthos_core.blobs.s3 import Place, S3Store
 from zenthos_core.errors import BlobNotFoundError, ConfigurationError
 
 
+@pytest.fixture(params=["folder", "buckets", "bucket"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> BlobStore:
+    if request.param == "folder":
+        return FolderStore(tmp_path)
+    s3: MotoServer = request.getfixturevalue("s3")
+    name = f"test-{secrets.token_hex(4)}-"
+    place = Place("", name) if request.param == "buckets" else Place(f"{name}all", "a/lake")
+    store = S3Store(place, s3.access())
+    store.create_buckets(["b", "other"])
+    return store
+
+
 @pytest.fixture
-def store(tmp_path: Path) -> FolderStore:
+def folder(tmp_path: Path) -> FolderStore:
     return FolderStore(tmp_path)
 
 
-def test_put_get_replace(store: FolderStore) -> None:
+def test_put_get_replace(store: BlobStore) -> None:
     store.put("b", "a/b/c.bin", b"one")
     store.put("b", "a/b/c.bin", b"two")
     assert store.get("b", "a/b/c.bin") == b"two"
@@ -25,54 +42,65 @@ def test_put_get_replace(store: FolderStore) -> None:
         assert file.read() == b"wo"
     assert store.exists("b", "a/b/c.bin")
     assert not store.exists("b", "a/b")
+    assert not store.exists("b", "a/b/c")
 
 
-def test_missing(store: FolderStore) -> None:
+def test_missing(store: BlobStore) -> None:
     store.put("b", "folder/file", b"")
     for key in ("nothing", "folder"):
-        with pytest.raises(BlobNotFoundError):
+        with pytest.raises(BlobNotFoundError, match=key):
             store.get("b", key)
+        with pytest.raises(BlobNotFoundError, match=key):
+            store.open("b", key)
         assert not store.exists("b", key)
     assert list(store.keys("other")) == []
+    assert list(store.keys("b", "elsewhere/")) == []
 
 
-def test_keys_are_sorted_and_whole(store: FolderStore) -> None:
-    for key in ("t/2", "t/10", "a", "t/1/x"):
+def test_keys_are_sorted_and_whole(store: BlobStore) -> None:
+    for key in ("t/2", "t/10", "a", "t/1/x", "ü", "t.x"):
         store.put("b", key, b"")
-    (store.root / "b" / ".a.partial").write_bytes(b"half")
-    assert list(store.keys("b")) == ["a", "t/1/x", "t/10", "t/2"]
+    store.put("other", "t/3", b"")
+    assert list(store.keys("b")) == ["a", "t.x", "t/1/x", "t/10", "t/2", "ü"]
     assert list(store.keys("b", "t/1")) == ["t/1/x", "t/10"]
+    assert list(store.keys("b", "t/1/")) == ["t/1/x"]
+    assert list(store.keys("b", "t")) == ["t.x", "t/1/x", "t/10", "t/2"]
 
 
 @pytest.mark.parametrize(
     "key", ["", "/", "/etc/passwd", "../x", "a/../../x", "a//b", "a/", ".", "a/./b", "a\\b", "a\0"]
 )
-def test_keys_that_would_leave_the_bucket(store: FolderStore, key: str) -> None:
-    for use in (lambda: store.put("b", key, b""), lambda: store.get("b", key)):
+def test_keys_that_would_leave_the_bucket(store: BlobStore, key: str) -> None:
+    for use in (store.get, store.open, lambda bucket, key: store.put(bucket, key, b"")):
         with pytest.raises(ValueError, match="object key"):
-            use()
+            use("b", key)
 
 
-@given(st.text(max_size=30))
-def test_no_key_leaves_its_bucket(key: str) -> None:
-    root = Path("/store")
-    try:
-        path = FolderStore(root).path("b", key)
-    except ValueError:
-        return
-    assert path.is_relative_to(root / "b")
-    assert ".." not in path.parts
+def test_an_open_object_is_a_file(store: BlobStore) -> None:
+    data = secrets.token_bytes(700_000)
+    store.put("b", "x", data)
+    same = io.BytesIO(data)
+    with store.open("b", "x") as file:
+        assert file.seekable()
+        for offset, whence, length in (
+            (0, io.SEEK_SET, 10),
+            (5, io.SEEK_CUR, 300_000),
+            (-8, io.SEEK_END, 4),
+            (0, io.SEEK_CUR, 100),
+            (10**6, io.SEEK_SET, 5),
+            (1, io.SEEK_SET, -1),
+        ):
+            assert file.seek(offset, whence) == same.seek(offset, whence)
+            assert file.read(length) == same.read(length)
+            assert file.tell() == same.tell()
+        with pytest.raises((ValueError, OSError)):
+            file.seek(-1)
+    store.put("b", "empty", b"")
+    with store.open("b", "empty") as file:
+        assert file.read() == b""
 
 
-def test_a_write_that_fails_leaves_the_old_object_and_nothing_else(store: FolderStore) -> None:
-    store.put("b", "x", b"old")
-    with pytest.raises(TypeError):
-        store.put("b", "x", "not bytes")  # type: ignore[arg-type]
-    assert store.get("b", "x") == b"old"
-    assert [p.name for p in (store.root / "b").iterdir()] == ["x"]
-
-
-def test_readers_see_old_or_new_never_half(store: FolderStore) -> None:
+def test_readers_see_old_or_new_never_half(store: BlobStore) -> None:
     contents = {bytes([n]) * 300_000 for n in range(4)}
     store.put("b", "x", next(iter(contents)))
     done = threading.Event()
@@ -89,9 +117,63 @@ def test_readers_see_old_or_new_never_half(store: FolderStore) -> None:
     writer.join()
 
 
-def test_url(tmp_path: Path) -> None:
+@given(st.text(max_size=30))
+def test_no_key_leaves_its_bucket(key: str) -> None:
+    root = Path("/store")
+    try:
+        path = FolderStore(root).path("b", key)
+    except ValueError:
+        return
+    assert path.is_relative_to(root / "b")
+    assert ".." not in path.parts
+
+
+def test_a_listing_stays_in_its_folder(folder: FolderStore) -> None:
+    folder.put("secret", "x", b"")
+    with pytest.raises(ValueError, match="object key"):
+        folder.keys("b", "../secret/")
+
+
+def test_a_half_written_file_is_no_object(folder: FolderStore) -> None:
+    folder.put("b", "a", b"")
+    (folder.root / "b" / ".a.partial").write_bytes(b"half")
+    assert list(folder.keys("b")) == ["a"]
+
+
+def test_a_write_that_fails_leaves_the_old_object_and_nothing_else(folder: FolderStore) -> None:
+    folder.put("b", "x", b"old")
+    with pytest.raises(TypeError):
+        folder.put("b", "x", "not bytes")  # type: ignore[arg-type]
+    assert folder.get("b", "x") == b"old"
+    assert [p.name for p in (folder.root / "b").iterdir()] == ["x"]
+
+
+def test_url_of_a_folder(tmp_path: Path) -> None:
     folder = tmp_path / "with space"
     open_store(folder.as_uri()).put("b", "x", b"1")
     assert (folder / "b" / "x").read_bytes() == b"1"
-    with pytest.raises(ConfigurationError, match="file:///"):
-        open_store("s3://bucket")
+
+
+@pytest.mark.parametrize(
+    ("url", "place"),
+    [
+        ("s3://", ("zenthos-gold", "t/x")),
+        ("s3://?prefix=acme-", ("acme-zenthos-gold", "t/x")),
+        ("s3://data", ("data", "zenthos-gold/t/x")),
+        ("s3://data/", ("data", "zenthos-gold/t/x")),
+        ("s3://data/farm/lake", ("data", "farm/lake/zenthos-gold/t/x")),
+    ],
+)
+def test_url_of_s3(url: str, place: tuple[str, str]) -> None:
+    store = open_store(url)
+    assert isinstance(store, S3Store)
+    assert store.place.locate(lake.GOLD, "t/x") == place
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["", "/folder", "file://host", "https://x", "s3:///folder", "s3://b?prefix=a", "s3://?x=1"],
+)
+def test_url_that_names_no_store(url: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"s3://.*storage.md"):
+        open_store(url)

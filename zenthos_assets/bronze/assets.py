@@ -11,6 +11,7 @@ from zenthos_assets.bronze.checks import READS_BACK, broken_objects, reads_back
 from zenthos_assets.bronze.outbox import Part, archive_hour, drop_empty_partitions
 from zenthos_assets.bronze.telemetry_days import announced_versions, announcements, recent_days
 from zenthos_assets.bronze.transforms import counts_by
+from zenthos_assets.executors import ON_ARCHIVE_QUEUE
 from zenthos_assets.partitions import HOURLY, ONE_RUN
 from zenthos_assets.resources import Platform
 from zenthos_assets.tables import column_schema
@@ -61,6 +62,7 @@ def bronze_asset(message_type: MessageType) -> dg.AssetsDefinition:
         partitions_def=HOURLY,
         backfill_policy=ONE_RUN,
         group_name="bronze",
+        op_tags=ON_ARCHIVE_QUEUE,
         kinds={"parquet", "postgres"},
         owners=["team:platform"],
         description=f"Every {table} message as it arrived, archived by hour of receipt.",

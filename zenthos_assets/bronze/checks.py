@@ -10,6 +10,7 @@ import psycopg
 
 from zenthos_assets.bronze import codec
 from zenthos_assets.bronze.transforms import usual_rows
+from zenthos_assets.executors import ON_ARCHIVE_QUEUE
 from zenthos_assets.resources import Platform
 from zenthos_core import lake
 from zenthos_core.blobs import BlobStore
@@ -169,7 +170,9 @@ def _usual(connection: psycopg.Connection, kind: MessageType, now: datetime) -> 
     )
 
 
-@dg.multi_asset_check(name="bronze_checks", specs=BRONZE_CHECKS, can_subset=True)
+@dg.multi_asset_check(
+    name="bronze_checks", specs=BRONZE_CHECKS, can_subset=True, op_tags=ON_ARCHIVE_QUEUE
+)
 def bronze_checks(
     context: dg.AssetCheckExecutionContext, platform: Platform
 ) -> Iterator[dg.AssetCheckResult]:

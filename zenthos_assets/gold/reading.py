@@ -70,4 +70,4 @@ def _read(
         raise ArchiveError(
             f"{bucket}/{lake.day_key(table, day)} cannot be read ({error}): build it again, "
             f"{_ASSETS[bucket]}/{table} of {day} with force: true"
-        ) from error
+        ) from None

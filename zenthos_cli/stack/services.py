@@ -10,6 +10,7 @@ from zenthos_cli.stack import mosquitto, postgres
 from zenthos_cli.stack.environment import DATABASES, LOOPBACK, StackEnvironment
 from zenthos_cli.stack.launch import child_command
 from zenthos_cli.stack.mosquitto import Mosquitto
+from zenthos_cli.stack.object_storage import aws_variables, compute_logs, create_buckets
 from zenthos_cli.stack.plan import Service, check_plan
 from zenthos_cli.stack.probes import DaemonHeartbeat, http_ok, port_open
 from zenthos_core.broker_accounts import set_account
@@ -36,6 +37,8 @@ def plan_services(environment: StackEnvironment, programs: Mosquitto | None) -> 
     if _is_local(environment.settings.mlflow_url):
         services.append(_mlflow(environment))
     services += _dagster(environment)
+    if environment.settings.executor == "celery":
+        services += _celery_workers(environment)
     names = {service.name for service in services}
     services = [replace(s, needs=[n for n in s.needs if n in names]) for s in services]
     check_plan(services)
@@ -58,6 +61,7 @@ def prepare_services(environment: StackEnvironment, programs: Mosquitto | None) 
         settings = environment.settings
         password = settings.mqtt_password.get_secret_value()
         set_account(broker.password_file, settings.mqtt_username, password)
+    create_buckets(environment.settings)
     _prepare_dagster(environment)
     (environment.home / "mlflow").mkdir(exist_ok=True)
 
@@ -68,7 +72,8 @@ def _prepare_dagster(environment: StackEnvironment) -> None:
     instance = Path(__file__).parents[2] / "dagster.yaml"
     if not instance.exists():
         raise ConfigurationError(f"{instance} is missing: restore it from the repository")
-    (home / "dagster.yaml").write_text(instance.read_text())
+    logs = compute_logs(environment.settings, home / "compute_logs")
+    (home / "dagster.yaml").write_text(instance.read_text() + logs)
     port = environment.settings.dagster_code_port
     (home / "workspace.yaml").write_text(_WORKSPACE.format(port=port))
 
@@ -162,14 +167,33 @@ def _mlflow(environment: StackEnvironment) -> Service:
     )
 
 
+def _celery_workers(environment: StackEnvironment) -> list[Service]:
+    """One that archives, and those that build."""
+    builders = [f"build-{number + 1}" for number in range(environment.settings.celery_workers)]
+    return [
+        Service(
+            name=f"celery-{name}",
+            command=_python("-m", "zenthos_assets.worker", name.split("-")[0], name),
+            environment=_dagster_variables(environment),
+            needs=["migrations", "postgres"],
+        )
+        for name in ("archive", *builders)
+    ]
+
+
+def _dagster_variables(environment: StackEnvironment) -> dict[str, str]:
+    return {
+        **environment.variables,
+        **aws_variables(environment.settings),
+        "DAGSTER_HOME": str(environment.home / "dagster"),
+        "MLFLOW_DISABLE_TELEMETRY": "true",  # the lineage is a client of MLflow
+    }
+
+
 def _dagster(environment: StackEnvironment) -> list[Service]:
     settings = environment.settings
     home = environment.home / "dagster"
-    variables = {
-        **environment.variables,
-        "DAGSTER_HOME": str(home),
-        "MLFLOW_DISABLE_TELEMETRY": "true",  # the lineage is a client of MLflow
-    }
+    variables = _dagster_variables(environment)
     workspace = ("-w", str(home / "workspace.yaml"))
     code_port, port = str(settings.dagster_code_port), str(settings.dagster_port)
     heartbeat = DaemonHeartbeat(settings.dagster_database_url.get_secret_value())

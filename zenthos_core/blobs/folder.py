@@ -1,34 +1,14 @@
-"""Object storage: a folder with the bucket names of S3, written atomically."""
+"""A folder as object store, written atomically."""
 
 import os
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, Protocol
-from urllib.parse import urlsplit
-from urllib.request import url2pathname
+from typing import BinaryIO
 
-from zenthos_core.errors import BlobNotFoundError, ConfigurationError
-
-
-class BlobStore(Protocol):
-    """What the platform needs of object storage. Keys are `/`-separated and relative."""
-
-    def put(self, bucket: str, key: str, data: bytes) -> None:
-        """Store an object whole, replacing one of that key."""
-
-    def get(self, bucket: str, key: str) -> bytes:
-        """Read an object whole; BlobNotFoundError where there is none."""
-
-    def open(self, bucket: str, key: str) -> BinaryIO:
-        """Open an object for reading at any offset; BlobNotFoundError where there is none."""
-
-    def exists(self, bucket: str, key: str) -> bool:
-        """Whether there is an object under that key."""
-
-    def keys(self, bucket: str, prefix: str = "") -> Iterator[str]:
-        """Keys of a bucket that begin with `prefix`, sorted."""
+from zenthos_core.blobs.store import check_key
+from zenthos_core.errors import BlobNotFoundError
 
 
 class FolderStore:
@@ -39,9 +19,7 @@ class FolderStore:
 
     def path(self, bucket: str, key: str) -> Path:
         """Where an object lies; ValueError for a key that would leave its bucket."""
-        parts = key.split("/")
-        if not all(parts) or {".", ".."} & set(parts) or "\\" in key or "\0" in key:
-            raise ValueError(f"not an object key: {key!r}")
+        check_key(key)
         return self.root / bucket / key
 
     def put(self, bucket: str, key: str, data: bytes) -> None:
@@ -64,7 +42,9 @@ class FolderStore:
 
     def keys(self, bucket: str, prefix: str = "") -> Iterator[str]:
         base = self.root / bucket
-        paths = (p for p in base.rglob("*") if p.is_file() and not p.name.startswith("."))
+        folder = prefix.rpartition("/")[0]
+        below = self.path(bucket, folder) if folder else base
+        paths = (p for p in below.rglob("*") if p.is_file() and not p.name.startswith("."))
         names = sorted(p.relative_to(base).as_posix() for p in paths)
         return (name for name in names if name.startswith(prefix))
 
@@ -91,15 +71,3 @@ def _fsync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def open_store(url: str) -> BlobStore:
-    """The store that a URL names.
-
-    Raises:
-        ConfigurationError: for a scheme other than `file`.
-    """
-    parts = urlsplit(url)
-    if parts.scheme != "file":
-        raise ConfigurationError(f"ZENTHOS_BLOB_URL={url}: use file:///absolute/folder")
-    return FolderStore(Path(url2pathname(parts.path)))

@@ -1,0 +1,1 @@
+"""Export: tables of the lake and the databases, for whoever may look."""

@@ -1,0 +1,1 @@
+"""`zenthos export`: tables into files, by way of the OTA server."""
