@@ -61,6 +61,12 @@ def plainly_fine(payloads: list[bytes]) -> int:
     return int(found.fine.sum())
 
 
+def kept(payloads: list[bytes]) -> int:
+    """Payloads that are not in columns."""
+    table = codec.open_object(codec.encode(outbox(payloads))).read(columns=["payload"])
+    return len(payloads) - int(table["payload"].null_count)
+
+
 @settings(max_examples=500, deadline=None)
 @given(payload_lists)
 def test_1_readings_are_those_of_the_payloads_row_for_row(payloads: list[bytes]) -> None:
@@ -136,6 +142,14 @@ def test_a_message_that_breaks_a_rule_is_malformed(fields: dict[str, Any], reaso
     assert row["detail"]
 
 
+def test_a_template_of_which_a_text_is_too_large_is_read_exactly() -> None:
+    payloads = [telemetry(n, unknown="x" * size) for n, size in enumerate((1, 1, 70_000))]
+    assert kept(payloads) == 0
+    parsed = read(outbox(payloads))
+    assert parsed.malformed["reason"].to_list() == ["payload_too_large"]
+    assert len(parsed.readings) == 2
+
+
 def test_2_rows_that_are_doubtful_are_valid_all_the_same() -> None:
     payloads = [
         telemetry(1, sensors={"ph": 1e-7}),
@@ -148,6 +162,28 @@ def test_2_rows_that_are_doubtful_are_valid_all_the_same() -> None:
         telemetry(8, sensors={"temperature": 10**30}),
     ]
     assert len(read(outbox(payloads)).readings) == 8
+
+
+UUID_TEXT = str(UUID(int=3))
+
+
+@pytest.mark.parametrize(
+    ("fields", "valid"),
+    [
+        ({"firmware_version": UUID_TEXT}, 1),
+        ({"sensors": {"ph": 0.1234567890123456}}, 1),
+        ({"timestamp": UUID_TEXT}, 0),
+        ({"signal_strength": UUID_TEXT}, 0),
+        ({"sensors": {"temperature": UUID_TEXT}}, 0),
+        ({"sensors": {"ph": UUID_TEXT}}, 0),
+        ({"seq": UUID_TEXT}, 0),
+        ({"unknown": UUID_TEXT}, 1),
+    ],
+)
+def test_2_columns_of_another_kind_than_expected(fields: dict[str, Any], valid: int) -> None:
+    """Beside others that lack the field, so that the column holds nothing else."""
+    payloads = [telemetry(1), telemetry(2, **fields), telemetry(3, **fields)]
+    assert len(read(outbox(payloads)).readings) == 1 + 2 * valid
 
 
 def test_ids_of_devices_that_are_uuids_are_devices() -> None:
