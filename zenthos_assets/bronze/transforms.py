@@ -3,7 +3,8 @@
 import hashlib
 import math
 from binascii import crc32
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime
 from statistics import median
 from typing import Final
@@ -58,6 +59,22 @@ def reading_day(payload: bytes, received_at: datetime) -> date:
     except (msgspec.DecodeError, UnicodeDecodeError):
         seconds = received_s
     return datetime.fromtimestamp(seconds, UTC).date()
+
+
+def rows_per_minute(frame: pl.DataFrame) -> dict[datetime, int]:
+    """How many messages were received in each minute in which any was, in order."""
+    minutes = frame.group_by(pl.col("received_at").dt.truncate("1m")).len().sort("received_at")
+    return dict(minutes.iter_rows())
+
+
+def counts_by(minutes: Iterable[Mapping[datetime, int]], seconds: int) -> dict[datetime, int]:
+    """Counts by minute, summed over spans of so many seconds, those without any included."""
+    sums: Counter[int] = Counter()
+    for counts in minutes:
+        for moment, count in counts.items():
+            sums[int(moment.timestamp()) // seconds] += count
+    spans = range(min(sums), max(sums) + 1) if sums else ()
+    return {datetime.fromtimestamp(span * seconds, UTC): sums[span] for span in spans}
 
 
 def event_times(seconds: Floats, received_us: Integers) -> tuple[Integers, Mask]:
