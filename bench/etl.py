@@ -191,7 +191,7 @@ def _median(contests: list[Contest]) -> Contest:
 
 def summary(lake: Path) -> dict[str, float]:
     """Rows, nulls and sums of all that a contender has written; texts by sums of their hashes."""
-    found = {}
+    found: dict[str, float] = {}
     for table, (place, schema) in _TABLES.items():
         rows = pl.scan_parquet(path_of(lake, place))
         sums = [_sum(pl.col(name).cast(dtype), dtype).alias(name) for name, dtype in schema.items()]
