@@ -2,7 +2,7 @@
 
 1. A run that failed is an alert: job, failed step, reason, partitions, and the page that shows it.
    A blocking check that failed fails its run; the alert names it.
-2. So is a run that succeeded, where a check of severity ERROR failed, such as `ledger_balances`.
+2. So is a run that succeeded, where a check of severity ERROR failed that does not block.
 3. Every alert is logged before it is posted. One that cannot be posted fails the tick; the next
    tick posts all of that tick again, so a receiver may get an alert twice: `run_id` tells.
 4. Runs that ended before the sensor's first tick are not looked at.

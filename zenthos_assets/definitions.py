@@ -4,7 +4,7 @@ import dagster as dg
 
 from zenthos_assets.automation import JOBS, SCHEDULES, SENSORS
 from zenthos_assets.bronze.assets import BRONZE_ASSETS, MQTT_STREAM
-from zenthos_assets.bronze.checks import ledger_balances
+from zenthos_assets.bronze.checks import bronze_checks
 from zenthos_assets.bronze.telemetry_days import TELEMETRY_DAYS
 from zenthos_assets.executors import executor_for
 from zenthos_assets.gold.assets import (
@@ -53,7 +53,7 @@ def build_definitions(
             model_release,
             *MAINTENANCE_ASSETS,
         ],
-        asset_checks=[ledger_balances, freshness],
+        asset_checks=[bronze_checks, freshness],
         jobs=JOBS,
         schedules=SCHEDULES,
         sensors=SENSORS,

@@ -2,7 +2,7 @@
 
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
-from datetime import date
+from datetime import date, datetime
 from io import BytesIO
 
 import dagster as dg
@@ -28,6 +28,34 @@ def rows_by_day(counts: Mapping[date, int], title: str) -> dg.MarkdownMetadataVa
     )
     axes.set(title=title, ylabel="rows", ylim=(0, None))
     figure.autofmt_xdate(rotation=0, ha="center")
+    return picture(_png(figure), title)
+
+
+def counts_over_time(counts: Mapping[datetime, int], title: str) -> dg.MarkdownMetadataValue:
+    """Messages by minute or hour of receipt."""
+    figure = Figure(figsize=(7, 2), layout="constrained")
+    axes = figure.subplots()
+    moments = np.array([moment.replace(tzinfo=None) for moment in counts], dtype="datetime64[m]")
+    axes.step(moments, list(counts.values()), where="post", linewidth=0.8)
+    axes.set(title=title, ylabel="messages", ylim=(0, 1.1 * max(counts.values())))
+    figure.autofmt_xdate(rotation=0, ha="center")
+    return picture(_png(figure), title)
+
+
+def payloads_and_objects(sizes: Mapping[str, tuple[int, int]]) -> dg.MarkdownMetadataValue:
+    """KiB of payloads beside those of the object that holds them, by partition."""
+    title = "payloads and the objects that hold them"
+    figure = Figure(figsize=(7, 2.2), layout="constrained")
+    axes = figure.subplots()
+    places = np.arange(len(sizes))
+    for shift, name, values in zip(
+        (-0.2, 0.2), ("payloads", "object"), zip(*sizes.values(), strict=True), strict=True
+    ):
+        axes.bar(places + shift, np.array(values) / 1024, width=0.4, label=name)
+    shown = places[:: max(1, len(sizes) // 6)]
+    axes.set_xticks(shown, [list(sizes)[place] for place in shown], fontsize="x-small")
+    axes.set(title=title, ylabel="KiB")
+    axes.legend(fontsize="x-small")
     return picture(_png(figure), title)
 
 
@@ -80,7 +108,7 @@ def heat_map(rows: Mapping[str, Sequence[float]], title: str) -> dg.MarkdownMeta
         values = np.array(list(rows.values()))
         axes.imshow(values, aspect="auto", cmap="Blues", vmin=0, vmax=1, interpolation="nearest")
     axes.set_yticks(range(len(rows)), list(rows), fontsize="x-small")
-    axes.set(title=title, xlabel="hour, UTC")
+    axes.set(title=title, xlabel="hour, UTC", xticks=range(0, 24, 6))
     return picture(_png(figure), title)
 
 

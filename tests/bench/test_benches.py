@@ -79,3 +79,16 @@ def test_a_load_without_a_message_is_refused() -> None:
     done = run("latency", "--connections", "1", "--interval", "60", "--seconds", "1")
     assert done.returncode == 1
     assert "more seconds or connections" in done.stderr
+
+
+def test_archive() -> None:
+    done = run("archive", "--devices", "40", "--hours", "1")
+    assert done.returncode == 0, done.stderr
+    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    assert result["byte_exact"] is True
+    assert result["rows"] >= 40 * 60
+    assert 1 < result["peer_ratio_simulated"] < result["ratio_simulated"]
+    ratios = [result[f"ratio_{name}"] for name in ("simulated", "real")]
+    assert result["ratio"] == min(ratio for ratio in ratios if ratio is not None)
+    for name in ("encode", "decode", "read"):
+        assert result[f"{name}_rows_per_s"] > 0

@@ -3,13 +3,16 @@
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from itertools import islice
+from typing import Any
 
+import dagster as dg
 import psycopg
 import pytest
 
 from tests.zenthos_assets.conftest import HOUR_KEY, RECEIVED, Farmyard, reading
 from zenthos_assets.bronze import codec, outbox
 from zenthos_assets.bronze.telemetry_days import TELEMETRY_DAYS_KEY, recent_days
+from zenthos_assets.bronze.transforms import counts_by
 from zenthos_core import lake
 from zenthos_core.errors import ArchiveError
 from zenthos_core.topics import MessageType
@@ -281,3 +284,38 @@ def test_a_day_that_has_not_begun_is_announced_later(farmyard: Farmyard) -> None
         yesterday = DAY.date() - timedelta(days=1)
         assert recent_days(connection, yesterday, run_id="r") == []
         assert [day.readings for day in recent_days(connection, DAY.date(), run_id="r")] == [3]
+
+
+def metadata(result: dg.ExecuteInProcessResult, asset: str) -> dict[str, Any]:
+    """What the materializations of an asset say, all partitions together."""
+    events = result.asset_materializations_for_node(f"bronze__{asset}")
+    return {name: value.value for event in events for name, value in event.metadata.items()}
+
+
+def test_a_run_shows_rows_bytes_ratio_and_pictures(farmyard: Farmyard) -> None:
+    sent = payloads(120)
+    farmyard.receive(sent)
+    shown = metadata(farmyard.run("archive", HOUR_KEY), "telemetry")
+    [key] = farmyard.store.keys(lake.BRONZE)
+    size = len(farmyard.store.get(lake.BRONZE, key))
+    assert shown["dagster/row_count"] == 120
+    assert shown["payload_bytes"] == sum(map(len, sent))
+    assert (shown["size_bytes"], shown["objects"]) == (size, [key])
+    assert shown["ratio"] == round(sum(map(len, sent)) / size, 2)
+    assert "image/png" in shown["messages_by_minute"]
+    assert "image/png" in shown["sizes"]
+
+
+def test_a_run_of_several_hours_shows_messages_by_hour(farmyard: Farmyard) -> None:
+    farmyard.receive(payloads(3))
+    farmyard.receive(payloads(4), at=RECEIVED + timedelta(hours=2))
+    shown = metadata(farmyard.run("archive", HOUR_KEY, "2026-11-20-08:00"), "telemetry")
+    assert "image/png" in shown["messages_by_hour"]
+    assert "messages_by_minute" not in shown
+
+
+def test_counts_are_summed_over_spans_without_gaps() -> None:
+    minutes = {RECEIVED: 2, RECEIVED + timedelta(minutes=2): 3}
+    assert list(counts_by([minutes, minutes], 60).values()) == [4, 0, 6]
+    assert counts_by([minutes], 3600) == {HOUR: 5}
+    assert counts_by([], 60) == {}

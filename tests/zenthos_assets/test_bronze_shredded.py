@@ -3,7 +3,6 @@
 import json
 from collections import Counter
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -13,13 +12,11 @@ from hypothesis import given, settings
 
 from tests.zenthos_assets.bronze_messages import EPOCH_S, outbox, payload_lists
 from zenthos_assets import parquet
-from zenthos_assets.bronze import codec, shredded
+from zenthos_assets.bronze import codec, reader, shredded
 from zenthos_assets.bronze.days import rows_per_day
 from zenthos_assets.bronze.readings import READING_SCHEMA, Parsed, read_rows
-from zenthos_assets.bronze.shredded import read_object, read_telemetry
+from zenthos_assets.bronze.shredded import read_telemetry
 from zenthos_assets.bronze.transforms import bucket_of, reading_day
-from zenthos_core import lake
-from zenthos_core.blobs import FolderStore
 from zenthos_core.errors import ArchiveError
 
 
@@ -49,7 +46,7 @@ def read(frame: pl.DataFrame) -> Parsed:
     parsed = read_telemetry(codec.encode(frame))
     assert parsed.malformed.to_dicts() == malformed.to_dicts()
     assert parsed.readings.drop("bucket").to_dicts() == readings.to_dicts()
-    assert parsed.readings.schema == shredded.READ_SCHEMA
+    assert parsed.readings.schema == reader.READ_SCHEMA
     return parsed
 
 
@@ -58,10 +55,16 @@ def plainly_fine(payloads: list[bytes]) -> int:
     data = codec.encode(outbox(payloads))
     layout = codec.layout_of(codec.open_object(data))
     assert layout is not None
-    file = codec.open_object(data, ["topic", *shredded.texts_of(layout)])
-    reader = shredded.Reader(file.read(), layout)
-    reader.readings()
-    return int(reader.fine.sum())
+    file = codec.open_object(data, ["topic", *reader.texts_of(layout)])
+    found = reader.Reader(file.read(), layout)
+    found.readings()
+    return int(found.fine.sum())
+
+
+def kept(payloads: list[bytes]) -> int:
+    """Payloads that are not in columns."""
+    table = codec.open_object(codec.encode(outbox(payloads))).read(columns=["payload"])
+    return len(payloads) - int(table["payload"].null_count)
 
 
 @settings(max_examples=500, deadline=None)
@@ -97,7 +100,7 @@ GOOD = [
 
 
 @pytest.mark.parametrize("fields", GOOD)
-def test_2_a_valid_message_is_read_from_columns(fields: dict[str, Any]) -> None:
+def test_a_valid_message_is_read_from_columns(fields: dict[str, Any]) -> None:
     payloads = [telemetry(n, **fields) for n in range(3)]
     assert len(read(outbox(payloads)).readings) == 3
     assert plainly_fine(payloads) == 3
@@ -126,9 +129,7 @@ BAD = [
 
 
 @pytest.mark.parametrize(("fields", "reason"), BAD)
-def test_2_and_3_a_message_that_breaks_a_rule_is_malformed(
-    fields: dict[str, Any], reason: str
-) -> None:
+def test_a_message_that_breaks_a_rule_is_malformed(fields: dict[str, Any], reason: str) -> None:
     payloads = [telemetry(1), telemetry(2, **fields), telemetry(3)]
     parsed = read(outbox(payloads))
     assert len(parsed.readings) == 2
@@ -141,7 +142,15 @@ def test_2_and_3_a_message_that_breaks_a_rule_is_malformed(
     assert row["detail"]
 
 
-def test_3_rows_that_are_doubtful_are_valid_all_the_same() -> None:
+def test_a_template_of_which_a_text_is_too_large_is_read_exactly() -> None:
+    payloads = [telemetry(n, unknown="x" * size) for n, size in enumerate((1, 1, 70_000))]
+    assert kept(payloads) == 0
+    parsed = read(outbox(payloads))
+    assert parsed.malformed["reason"].to_list() == ["payload_too_large"]
+    assert len(parsed.readings) == 2
+
+
+def test_2_rows_that_are_doubtful_are_valid_all_the_same() -> None:
     payloads = [
         telemetry(1, sensors={"ph": 1e-7}),
         telemetry(2, sensors={"ph": 0.00001}),
@@ -155,6 +164,28 @@ def test_3_rows_that_are_doubtful_are_valid_all_the_same() -> None:
     assert len(read(outbox(payloads)).readings) == 8
 
 
+UUID_TEXT = str(UUID(int=3))
+
+
+@pytest.mark.parametrize(
+    ("fields", "valid"),
+    [
+        ({"firmware_version": UUID_TEXT}, 1),
+        ({"sensors": {"ph": 0.1234567890123456}}, 1),
+        ({"timestamp": UUID_TEXT}, 0),
+        ({"signal_strength": UUID_TEXT}, 0),
+        ({"sensors": {"temperature": UUID_TEXT}}, 0),
+        ({"sensors": {"ph": UUID_TEXT}}, 0),
+        ({"seq": UUID_TEXT}, 0),
+        ({"unknown": UUID_TEXT}, 1),
+    ],
+)
+def test_2_columns_of_another_kind_than_expected(fields: dict[str, Any], valid: int) -> None:
+    """Beside others that lack the field, so that the column holds nothing else."""
+    payloads = [telemetry(1), telemetry(2, **fields), telemetry(3, **fields)]
+    assert len(read(outbox(payloads)).readings) == 1 + 2 * valid
+
+
 def test_ids_of_devices_that_are_uuids_are_devices() -> None:
     device = str(UUID(int=1 << 100))
     payloads = [telemetry(n, device_id=device) for n in range(3)]
@@ -163,7 +194,7 @@ def test_ids_of_devices_that_are_uuids_are_devices() -> None:
 
 
 @pytest.mark.parametrize("encode", [codec.encode, parquet.encode])
-def test_4_slices_by_bucket_are_together_the_whole(
+def test_3_slices_by_bucket_are_together_the_whole(
     encode: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(codec, "ROW_GROUP_ROWS", 7)
@@ -181,7 +212,7 @@ def test_4_slices_by_bucket_are_together_the_whole(
     assert (len(whole.readings), len(whole.malformed)) == (80, 40)
 
 
-def test_4_row_groups_of_other_devices_are_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_3_row_groups_of_other_devices_are_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(codec, "ROW_GROUP_ROWS", 5)
     frames = [outbox([telemetry(n)] * 5, f"soil-{n}") for n in range(20)]
     file = codec.open_object(codec.encode(pl.concat(frames)))
@@ -195,15 +226,14 @@ def test_an_object_without_rows_or_of_raw_rows_alone_is_read() -> None:
     assert len(read(outbox([b"\xff", b"{", b"12"])).malformed) == 3
 
 
-def test_a_damaged_object_is_named(tmp_path: Path) -> None:
-    store = FolderStore(tmp_path)
+def test_a_damaged_object_is_named() -> None:
     data = codec.encode(outbox([telemetry(n) for n in range(9)]))
-    store.put(lake.BRONZE, "telemetry/a.parquet", data)
-    assert len(read_object(store, "telemetry/a.parquet").readings) == 9
-    store.put(lake.BRONZE, "telemetry/a.parquet", data[:-30])
-    with pytest.raises(ArchiveError, match=r"zenthos-bronze/telemetry/a\.parquet is damaged"):
-        read_object(store, "telemetry/a.parquet")
+    with (
+        pytest.raises(ArchiveError, match=r"zenthos-bronze/telemetry/a\.parquet is damaged"),
+        codec.naming("telemetry/a.parquet"),
+    ):
+        read_telemetry(data[:-30])
 
 
 def test_silver_gets_its_columns() -> None:
-    assert shredded.READ_SCHEMA.names()[:-1] == READING_SCHEMA.names()
+    assert reader.READ_SCHEMA.names()[:-1] == READING_SCHEMA.names()

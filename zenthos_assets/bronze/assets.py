@@ -3,12 +3,14 @@
 from datetime import UTC, datetime, timedelta
 
 import dagster as dg
+import polars as pl
 import psycopg
 
+from zenthos_assets import plots
 from zenthos_assets.bronze.checks import READS_BACK, broken_objects, reads_back
 from zenthos_assets.bronze.outbox import Part, archive_hour, drop_empty_partitions
 from zenthos_assets.bronze.telemetry_days import announced_versions, announcements, recent_days
-from zenthos_assets.bronze.transforms import SCHEMA
+from zenthos_assets.bronze.transforms import counts_by
 from zenthos_assets.executors import ON_ARCHIVE_QUEUE
 from zenthos_assets.partitions import HOURLY, ONE_RUN
 from zenthos_assets.resources import Platform
@@ -25,11 +27,28 @@ MQTT_STREAM = dg.AssetSpec(
     metadata={"topic": EVERYTHING_FILTER},
 )
 
+_OBJECT = pl.Schema(
+    {
+        "bucket": pl.UInt16(),
+        "topic": pl.String(),
+        "received_at": pl.Datetime("us", "UTC"),
+        "qos": pl.Int16(),
+        "retain": pl.Boolean(),
+        "redelivered": pl.Boolean(),
+        "ingest_delay_us": pl.Int64(),
+        "template": pl.UInt8(),
+        "payload": pl.Binary(),
+        "$.…": pl.Unknown(),
+    }
+)
 _COLUMNS = {
+    "bucket": "crc32(device_id) mod 65536; rows are ordered by it",
     "topic": "zenthos/{device_model}/{device_id}/{message_type}",
-    "payload": "the bytes as they arrived",
     "received_at": "by the clock of ingest",
-    "ingested_at": "when they were committed to the outbox",
+    "ingest_delay_us": "from the receipt to the transaction that stored the message, µs",
+    "template": "number of the text in the metadata that the values belong in; null: see payload",
+    "payload": "the bytes as they arrived, of what has no template",
+    "$.…": "values of the payloads, each at its JSON path, such as $.sensors.temperature",
 }
 
 
@@ -48,7 +67,7 @@ def bronze_asset(message_type: MessageType) -> dg.AssetsDefinition:
         owners=["team:platform"],
         description=f"Every {table} message as it arrived, archived by hour of receipt.",
         metadata={
-            "dagster/column_schema": column_schema(SCHEMA, _COLUMNS),
+            "dagster/column_schema": column_schema(_OBJECT, _COLUMNS),
             "object_path": f"{lake.BRONZE}/{table}/YYYY/MM/DD/HH[.part].parquet",
         },
         check_specs=[
@@ -65,14 +84,15 @@ def bronze_asset(message_type: MessageType) -> dg.AssetsDefinition:
         store = platform.store()
         with platform.ops() as connection:
             waiting = hours_with_rows(connection, table, hours)
+            archived: dict[str, list[Part]] = {key: [] for key in hours}
             for key, hour in hours.items():
-                parts: list[Part] = []
                 if hour in waiting:
                     run_id = context.run.run_id
                     for part in archive_hour(connection, store, table, hour, run_id=run_id):
-                        parts.append(part)
+                        archived[key].append(part)
                         context.log.info("archived %s rows to %s", part.row_count, part.object_key)
-                context.add_asset_metadata(_describe(parts), partition_key=key)
+                context.add_asset_metadata(_describe(archived[key]), partition_key=key)
+            context.add_asset_metadata(_pictures(archived), partition_key=max(hours))
             drop_empty_partitions(connection, datetime.now(UTC))
             if message_type is MessageType.TELEMETRY:
                 announce_days(context, connection)
@@ -112,10 +132,32 @@ def hours_with_rows(
 
 
 def _describe(parts: list[Part]) -> dict[str, object]:
+    size_bytes = sum(part.size_bytes for part in parts)
+    payload_bytes = sum(part.payload_bytes for part in parts)
     return {
         "dagster/row_count": sum(part.row_count for part in parts),
-        "size_bytes": sum(part.size_bytes for part in parts),
+        "size_bytes": size_bytes,
+        "payload_bytes": payload_bytes,
+        "ratio": round(payload_bytes / size_bytes, 2) if size_bytes else 0.0,
         "objects": [part.object_key for part in parts],
+    }
+
+
+def _pictures(archived: dict[str, list[Part]]) -> dict[str, object]:
+    """Of a run's hours: messages by minute, or by hour where there are several, and sizes."""
+    found = {key: parts for key, parts in archived.items() if parts}
+    if not found:
+        return {}
+    by_minute = [part.minutes for parts in found.values() for part in parts]
+    unit, size = ("minute", 60) if len(archived) == 1 else ("hour", 3600)
+    counts = counts_by(by_minute, size)
+    sizes = {
+        key: (sum(p.payload_bytes for p in parts), sum(p.size_bytes for p in parts))
+        for key, parts in found.items()
+    }
+    return {
+        f"messages_by_{unit}": plots.counts_over_time(counts, f"messages a {unit}"),
+        "sizes": plots.payloads_and_objects(sizes),
     }
 
 

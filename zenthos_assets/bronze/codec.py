@@ -12,7 +12,6 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from io import BytesIO
 from typing import Final
 
 import msgspec
@@ -22,6 +21,7 @@ import pyarrow.parquet as pq
 
 from zenthos_assets.bronze import columns
 from zenthos_assets.bronze.columns import Kind
+from zenthos_assets.bronze.encodings import write_smallest
 from zenthos_assets.bronze.templates import NUMBER, NoTemplateError, Template, template_of
 from zenthos_assets.bronze.transforms import SCHEMA, bucket_of, device_of
 from zenthos_core import lake
@@ -33,10 +33,6 @@ MAX_SAMPLES: Final = 64
 """Rows looked at to find templates: after as many, the rest stays as it is."""
 ROW_GROUP_ROWS: Final = 16_384
 """Small: what is read for some devices is little more than theirs. Costs 0.7 % of the size."""
-COMPRESSION_LEVEL: Final = 9
-_SAMPLE_ROWS: Final = 16_384
-_DICTIONARY: Final = "DICTIONARY"
-_ENCODINGS: Final = (_DICTIONARY, "DELTA_BINARY_PACKED", "BYTE_STREAM_SPLIT", "PLAIN")
 
 BUCKET: Final = "bucket"
 TEMPLATE: Final = "template"
@@ -64,6 +60,27 @@ class Layout(msgspec.Struct, frozen=True):
 NOTHING_SHREDDED: Final = Layout([], {}, [])
 
 
+@contextmanager
+def whole() -> Iterator[None]:
+    """Inside, an object that cannot be read is an ArchiveError."""
+    try:
+        yield
+    except (pa.ArrowException, pl.exceptions.PolarsError, OSError) as error:
+        raise ArchiveError(f"not a whole Parquet object: {error}") from error
+
+
+@contextmanager
+def naming(key: str) -> Iterator[None]:
+    """Inside, an ArchiveError says which object it is about and what to do."""
+    try:
+        yield
+    except ArchiveError as error:
+        raise ArchiveError(
+            f"{lake.BRONZE}/{key} is damaged ({error}): run the partition again; if it stays so,"
+            " put back a copy whose SHA-256 is that in bronze_objects"
+        ) from error
+
+
 def in_order(frame: pl.DataFrame) -> pl.DataFrame:
     """The rows by rule 1, with their bucket."""
     topics = frame["topic"].unique()
@@ -86,11 +103,17 @@ def encode(frame: pl.DataFrame) -> bytes:
     for name in shredded.columns:
         kind = layout.kind(name) if name in layout.columns else columns.Text()
         arrays[name] = columns.to_arrow(shredded[name], kind)
-    return _write(pa.table(arrays), layout)
+    metadata = {METADATA_KEY: msgspec.json.encode(layout)}
+    return write_smallest(pa.table(arrays), ROW_GROUP_ROWS, _SEARCHED, metadata)
 
 
+@whole()
 def decode(data: bytes) -> pl.DataFrame:
-    """The rows of an object, of SCHEMA, in the object's order."""
+    """The rows of an object, of SCHEMA, in the object's order.
+
+    Raises:
+        ArchiveError: where `data` is no whole object.
+    """
     file = open_object(data)
     layout = layout_of(file)
     if layout is None:
@@ -98,24 +121,10 @@ def decode(data: bytes) -> pl.DataFrame:
     return restore(file.read(), layout)
 
 
+@whole()
 def open_object(data: bytes, as_dictionaries: Sequence[str] = ()) -> pq.ParquetFile:
     """A Parquet file; ArchiveError where it is none."""
-    try:
-        return pq.ParquetFile(pa.BufferReader(data), read_dictionary=list(as_dictionaries))
-    except (pa.ArrowException, OSError) as error:
-        raise ArchiveError(f"not a whole Parquet file: {error}") from None
-
-
-@contextmanager
-def naming(key: str) -> Iterator[None]:
-    """Errors of reading an object say which it is and what to do."""
-    try:
-        yield
-    except (ArchiveError, pa.ArrowException, pl.exceptions.PolarsError, OSError) as error:
-        raise ArchiveError(
-            f"{lake.BRONZE}/{key} is damaged ({error}): run the partition again; if it stays so,"
-            " put back a copy whose SHA-256 is that in bronze_objects"
-        ) from error
+    return pq.ParquetFile(pa.BufferReader(data), read_dictionary=list(as_dictionaries))
 
 
 def layout_of(file: pq.ParquetFile) -> Layout | None:
@@ -244,55 +253,3 @@ def _woven(template: Template) -> Iterator[pl.Expr]:
     for value, literal in zip(template.values, template.literals[1:], strict=True):
         yield pl.col(value.path)
         yield pl.lit(literal)
-
-
-def _write(table: pa.Table, layout: Layout) -> bytes:
-    """Parquet, each column in the encoding that is the smallest for some of its rows."""
-    middle = max(0, len(table) - _SAMPLE_ROWS) // 2
-    sample = table.slice(middle, _SAMPLE_ROWS)
-    sizes = {encoding: _sizes(sample, encoding) for encoding in _ENCODINGS}
-    best = {
-        name: min(_ENCODINGS, key=lambda encoding: sizes[encoding][name])
-        for name in table.column_names
-    }
-    return _parquet(table, best, {METADATA_KEY: msgspec.json.encode(layout)})
-
-
-def _sizes(table: pa.Table, encoding: str) -> dict[str, int]:
-    """Bytes of each column in an encoding; of one that cannot have it, in its plain one."""
-    data = _parquet(table, dict.fromkeys(table.column_names, encoding), {})
-    metadata = pq.read_metadata(pa.BufferReader(data))
-    groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
-    return {
-        name: sum(group.column(place).total_compressed_size for group in groups)
-        for place, name in enumerate(table.column_names)
-    }
-
-
-def _parquet(
-    table: pa.Table, encodings: Mapping[str, str], metadata: Mapping[bytes, bytes]
-) -> bytes:
-    numbers = {
-        field.name
-        for field in table.schema
-        if pa.types.is_primitive(field.type) and not pa.types.is_boolean(field.type)
-    }
-    buffer = BytesIO()
-    with pq.ParquetWriter(
-        buffer,
-        table.schema,
-        compression="zstd",
-        compression_level=COMPRESSION_LEVEL,
-        use_dictionary=[name for name, e in encodings.items() if e == _DICTIONARY],
-        column_encoding={
-            name: encoding if name in numbers else "PLAIN"
-            for name, encoding in encodings.items()
-            if encoding != _DICTIONARY
-        },
-        store_decimal_as_integer=True,
-        store_schema=False,
-        write_statistics=[name for name in table.column_names if name in _SEARCHED],
-    ) as writer:
-        writer.write_table(table, row_group_size=ROW_GROUP_ROWS)
-        writer.add_key_value_metadata(metadata)
-    return buffer.getvalue()

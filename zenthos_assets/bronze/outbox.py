@@ -26,7 +26,7 @@ from psycopg import sql
 
 from zenthos_assets.bronze import codec
 from zenthos_assets.bronze.days import rows_per_day
-from zenthos_assets.bronze.transforms import SCHEMA, content_hash, to_frame
+from zenthos_assets.bronze.transforms import SCHEMA, content_hash, rows_per_minute, to_frame
 from zenthos_core import lake
 from zenthos_core.blobs import BlobStore
 from zenthos_core.errors import ArchiveError
@@ -69,6 +69,8 @@ class Part:
     sha256: str
     days: dict[date, int]
     """Messages by the day they are about."""
+    minutes: dict[datetime, int]
+    """Messages by minute of receipt."""
 
 
 def archive_hour(
@@ -135,7 +137,7 @@ def archive_part(
         days = rows_per_day(data)
         payload_bytes = int(frame["payload"].bin.size().sum())
         sha256 = hashlib.sha256(data).hexdigest()
-        part = Part(key, len(frame), len(data), payload_bytes, sha256, days)
+        part = Part(key, len(frame), len(data), payload_bytes, sha256, days, rows_per_minute(frame))
         _record(connection, table, hour, number, part, run_id=run_id)
         with connection.cursor() as cursor:
             cursor.executemany(

@@ -1,9 +1,12 @@
 """What bronze computes from rows of the outbox; values in, values out."""
 
 import hashlib
+import math
 from binascii import crc32
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime
+from statistics import median
 from typing import Final
 
 import msgspec
@@ -26,6 +29,9 @@ SCHEMA: Final = pl.Schema(
     }
 )
 """Exactly what arrived, and when."""
+
+USUAL_HOURS: Final = 6
+USUAL_FACTOR: Final = 3
 
 Mask = npt.NDArray[np.bool_]
 Integers = npt.NDArray[np.int64]
@@ -53,6 +59,22 @@ def reading_day(payload: bytes, received_at: datetime) -> date:
     except (msgspec.DecodeError, UnicodeDecodeError):
         seconds = received_s
     return datetime.fromtimestamp(seconds, UTC).date()
+
+
+def rows_per_minute(frame: pl.DataFrame) -> dict[datetime, int]:
+    """How many messages were received in each minute in which any was, in order."""
+    minutes = frame.group_by(pl.col("received_at").dt.truncate("1m")).len().sort("received_at")
+    return dict(minutes.iter_rows())
+
+
+def counts_by(minutes: Iterable[Mapping[datetime, int]], seconds: int) -> dict[datetime, int]:
+    """Counts by minute, summed over spans of so many seconds, those without any included."""
+    sums: Counter[int] = Counter()
+    for counts in minutes:
+        for moment, count in counts.items():
+            sums[int(moment.timestamp()) // seconds] += count
+    spans = range(min(sums), max(sums) + 1) if sums else ()
+    return {datetime.fromtimestamp(span * seconds, UTC): sums[span] for span in spans}
 
 
 def event_times(seconds: Floats, received_us: Integers) -> tuple[Integers, Mask]:
@@ -95,3 +117,15 @@ def device_of(topic: str) -> str:
 def bucket_of(device_id: str) -> int:
     """0 to 65535; shards of devices are ranges of it."""
     return crc32(device_id.encode()) & 0xFFFF
+
+
+def usual_rows(hours: Sequence[int]) -> tuple[int, int] | None:
+    """Between which counts an hour is as usual: a third and three times the median of `hours`.
+
+    Hours without messages do not count; None where fewer than USUAL_HOURS are left.
+    """
+    counts = [count for count in hours if count]
+    if len(counts) < USUAL_HOURS:
+        return None
+    middle = median(counts)
+    return math.floor(middle / USUAL_FACTOR), math.ceil(middle * USUAL_FACTOR)
