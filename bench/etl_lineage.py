@@ -116,6 +116,14 @@ class _Lineage:
         with self.ops.cursor() as cursor, cursor.copy(copy_in) as copy:
             for row in rows:
                 copy.write_row((MessageType.TELEMETRY, *row, 1))
+        counted = messages.group_by(
+            day=pl.col("received_at").dt.date(), device=pl.col("topic").str.split("/").list.get(2)
+        ).len()
+        with self.ops.cursor() as cursor:
+            cursor.executemany(
+                "INSERT INTO ledger (day, device_id, stored) VALUES (%s, %s, %s)",
+                list(counted.iter_rows()),
+            )
         keys = [f"{hour:%Y-%m-%d-%H:00}" for hour in hours]
         self.run(ARCHIVE, keys[0], keys[-1])
 
