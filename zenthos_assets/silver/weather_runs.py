@@ -32,7 +32,7 @@ def weather_days(run: Session, days: Sequence[date]) -> Outcome:
     contents = [share[:3] for share in shares]
     for group, keys in group_days(contents, stale, GROUP_ROWS):
         begin = time.monotonic()
-        of_slice = partial(_station_hours, reference.placements, group)
+        of_slice = partial(_of_slice, reference.placements, group)
         weather = farm_weather(for_each_slice(run.store, keys, of_slice))
         written = parquet.put_days(
             run.store, (lake.SILVER, key_of), weather, group, day=pl.col("hour").dt.date()
@@ -48,7 +48,7 @@ def weather_days(run: Session, days: Sequence[date]) -> Outcome:
     return outcome
 
 
-def _station_hours(
+def _of_slice(
     placements: pl.DataFrame, days: Sequence[date], readings: pl.DataFrame, _: pl.DataFrame
 ) -> pl.DataFrame:
     return station_hours(readings, placements, days)
