@@ -145,7 +145,8 @@ def _contests(
             with _copy_of(lake) as copy:
                 found[name].append(_contend(copy, name))
                 results[name] = summary(copy)
-            _compare(name, results[name], results[OURS])
+            if different := differences(results[name], results[OURS]):
+                raise BenchError(f"{name} did not do the same work: {'; '.join(different[:5])}")
     return {name: _median(each) for name, each in found.items()}, int(results[OURS]["silver rows"])
 
 
@@ -190,7 +191,7 @@ def _median(contests: list[Contest]) -> Contest:
 
 def summary(lake: Path) -> dict[str, float]:
     """Rows, nulls and sums of all that a contender has written; texts by sums of their hashes."""
-    found = {}
+    found: dict[str, float] = {}
     for table, (place, schema) in _TABLES.items():
         rows = pl.scan_parquet(path_of(lake, place))
         sums = [_sum(pl.col(name).cast(dtype), dtype).alias(name) for name, dtype in schema.items()]
@@ -210,11 +211,10 @@ def _sum(column: pl.Expr, dtype: pl.DataType) -> pl.Expr:
     return (column.cast(pl.Binary).hash() % 2**31).filter(column.is_not_null()).sum()
 
 
-def _compare(name: str, theirs: dict[str, float], ours: dict[str, float]) -> None:
-    different = [
+def differences(theirs: dict[str, float], ours: dict[str, float]) -> list[str]:
+    """What of two summaries is not the same, up to the rounding of sums."""
+    return [
         f"{what}: {theirs.get(what)} instead of {value}"
         for what, value in ours.items()
         if abs(theirs.get(what, float("inf")) - value) > TOLERANCE * max(1.0, abs(value))
     ]
-    if different:
-        raise BenchError(f"{name} did not do the same work: {'; '.join(different[:5])}")

@@ -8,8 +8,11 @@ from typing import Final
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 
+from ota_api.audit.routes import router as audit
 from ota_api.bodies import MAX_BODY_BYTES, BodyLimit
+from ota_api.devices.routes import BULK_PATH
 from ota_api.devices.routes import router as devices
+from ota_api.devices.schemas import MAX_BULK_BYTES
 from ota_api.export.routes import router as export
 from ota_api.farms.routes import router as farms
 from ota_api.health.routes import router as health
@@ -19,11 +22,15 @@ from ota_api.releases.routes import PUBLISH_PATHS
 from ota_api.releases.routes import router as releases
 from ota_api.releases.schemas import MAX_PUBLISH_BYTES
 from ota_api.resources import open_resources
+from ota_api.sessions.routes import router as sessions
 from ota_api.telemetry import RequestRecorder
 from zenthos_core import __version__
 from zenthos_core.settings import Settings
 
-_BODY_LIMITS: Final = dict.fromkeys(PUBLISH_PATHS, MAX_PUBLISH_BYTES)
+_BODY_LIMITS: Final = {
+    **dict.fromkeys(PUBLISH_PATHS, MAX_PUBLISH_BYTES),
+    BULK_PATH: MAX_BULK_BYTES,
+}
 
 
 def create_app(settings: Settings, clock: Callable[[], float] = time.time) -> FastAPI:
@@ -37,7 +44,7 @@ def create_app(settings: Settings, clock: Callable[[], float] = time.time) -> Fa
 
     app = FastAPIOffline(
         title="Zenthos OTA",
-        summary="Device registry, signed releases, exports.",
+        summary="Users, device registry, signed releases, exports.",
         version=__version__,
         lifespan=lifespan,
         telemetry={"operation_spans": False, "logs": False},
@@ -45,6 +52,6 @@ def create_app(settings: Settings, clock: Callable[[], float] = time.time) -> Fa
     app.add_middleware(BodyLimit, limit_of=lambda path: _BODY_LIMITS.get(path, MAX_BODY_BYTES))
     app.add_middleware(RequestRecorder)
     install_problem_handlers(app)
-    for router in (health, keys, farms, devices, releases, export):
+    for router in (health, keys, sessions, farms, devices, releases, export, audit):
         app.include_router(router)
     return app

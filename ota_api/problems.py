@@ -23,9 +23,11 @@ from zenthos_core.errors import (
     BusyError,
     ConfigurationError,
     ConflictError,
+    InvalidInputError,
     ManifestError,
     NotFoundError,
     PermissionDeniedError,
+    ThrottledError,
     ZenthosError,
 )
 
@@ -40,6 +42,8 @@ _STATUS: Final[dict[type[ZenthosError], HTTPStatus]] = {
     BlobNotFoundError: HTTPStatus.INTERNAL_SERVER_ERROR,  # a row promised it
     NotFoundError: HTTPStatus.NOT_FOUND,
     ConflictError: HTTPStatus.CONFLICT,
+    ThrottledError: HTTPStatus.TOO_MANY_REQUESTS,
+    InvalidInputError: HTTPStatus.UNPROCESSABLE_ENTITY,
     ManifestError: HTTPStatus.UNPROCESSABLE_ENTITY,
     BlobStoreError: HTTPStatus.SERVICE_UNAVAILABLE,
     BusyError: HTTPStatus.SERVICE_UNAVAILABLE,
@@ -88,7 +92,8 @@ async def _on_own_error(_: Request, error: ZenthosError) -> JSONResponse:
     status = next((_STATUS[t] for t in type(error).__mro__ if t in _STATUS), None)
     if status is None or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         _logger.error("%s", error, exc_info=error)
-    return problem(status or HTTPStatus.INTERNAL_SERVER_ERROR, str(error))
+    again = {"Retry-After": str(error.retry_after_s)} if isinstance(error, ThrottledError) else None
+    return problem(status or HTTPStatus.INTERNAL_SERVER_ERROR, str(error), headers=again)
 
 
 async def _on_invalid_request(_: Request, error: RequestValidationError) -> JSONResponse:

@@ -3,10 +3,10 @@
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Final
 
-from anyio import to_thread
+from anyio import CapacityLimiter, to_thread
 from fastapi import Depends, Request
 from psycopg import AsyncConnection
 from psycopg_pool import AsyncConnectionPool
@@ -14,14 +14,18 @@ from psycopg_pool import AsyncConnectionPool
 from ota_api.devices.accounts import BrokerAccounts
 from ota_api.export.service import ExportSlots
 from ota_api.keys.service import TrustedKeyFile
+from ota_api.throttle import Throttle
 from zenthos_core import lake, tokens
 from zenthos_core.blobs import BlobStore, store_of
 from zenthos_core.errors import BlobStoreError, ConfigurationError
 from zenthos_core.settings import Settings
+from zenthos_core.tokens import Identity
 
 POOL_MAX: Final = 16
 POOL_WAIT_S: Final = 5.0
 STATEMENT_TIMEOUT_MS: Final = 15_000
+HASHES_AT_A_TIME: Final = 2
+"""Of passwords: each takes 64 MiB and a core."""
 STORE_MARKER: Final = "health/writable"
 """Written at start: a store that cannot be written is found out before the first publish."""
 
@@ -30,10 +34,14 @@ Pool = AsyncConnectionPool[AsyncConnection]
 
 @dataclass(frozen=True)
 class TokenKeys:
-    """ES256: the private key issues tokens, the public one verifies them (PEM)."""
+    """ES256, PEM: the private key issues tokens, the public ones verify them.
+
+    After a rotation the previous public key verifies what it signed until that has expired.
+    """
 
     private_pem: bytes
     public_pem: bytes
+    previous_pem: bytes | None = None
 
     @classmethod
     def read(cls, settings: Settings) -> "TokenKeys":
@@ -45,7 +53,30 @@ class TokenKeys:
                 f"{settings.token_public_key_file} is not the public half of "
                 f"{settings.token_private_key_file}"
             )
-        return cls(private, public)
+        previous = settings.token_previous_public_key_file
+        return cls(private, public, tokens.read_pem(previous) if previous else None)
+
+    def jwks(self) -> list[dict[str, str]]:
+        """The public keys, the one in use first."""
+        return [tokens.public_jwk(pem) for pem in (self.public_pem, self.previous_pem) if pem]
+
+    def verify(self, token: str) -> Identity:
+        """The token's owner; AuthenticationError where neither key verifies it."""
+        pem = self.public_pem
+        if self.previous_pem is not None:
+            previous = tokens.public_jwk(self.previous_pem)["kid"]
+            pem = self.previous_pem if tokens.named_key(token) == previous else pem
+        return tokens.verify(pem, token)
+
+
+@dataclass(frozen=True)
+class Throttles:
+    """Failed attempts, counted for all requests; farms may have one address for many devices."""
+
+    login_by_account: Throttle = field(default_factory=lambda: Throttle("logins", 10, 900))
+    login_by_address: Throttle = field(default_factory=lambda: Throttle("logins", 50, 900))
+    claim_by_device: Throttle = field(default_factory=lambda: Throttle("claims", 10, 3600))
+    claim_by_address: Throttle = field(default_factory=lambda: Throttle("claims", 50, 3600))
 
 
 @dataclass(frozen=True)
@@ -60,6 +91,8 @@ class Resources:
     accounts: BrokerAccounts
     exports: ExportSlots
     clock: Callable[[], float]
+    throttles: Throttles = field(default_factory=Throttles)
+    hashing: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(HASHES_AT_A_TIME))
 
 
 @asynccontextmanager
@@ -108,6 +141,11 @@ def _prove_writable(store: BlobStore, url: str) -> None:
         store.put(lake.FIRMWARE, STORE_MARKER, b"written when the OTA server started\n")
     except (OSError, BlobStoreError) as error:
         raise ConfigurationError(f"cannot write to the blob store {url}: {error}") from error
+
+
+def client_address(request: Request) -> str:
+    """Of the client, or of the proxy's client where uvicorn trusts the proxy."""
+    return request.client.host if request.client else ""
 
 
 def get_resources(request: Request) -> Resources:

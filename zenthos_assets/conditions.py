@@ -39,8 +39,12 @@ _CHANGED: Final = (
 _WILL_CHANGE: Final = (
     _when.any_deps_match(_when.will_be_requested()).allow(SOURCES).with_label("source_will_change")
 )
+
+# A tick later: an archive changes a day several times, and whoever started it may build the day.
+_SETTLED: Final = (_CHANGED & ~_CHANGED.newly_true()).with_label("source_changed_and_settled")
+
 _LATE: Final = (
-    ~_when.missing() & ~_when.execution_failed() & (_CHANGED | _WILL_CHANGE)
+    ~_when.missing() & ~_when.execution_failed() & (_SETTLED | _WILL_CHANGE)
 ).with_label("late_data")
 
 _NIGHT: Final[dg.AutomationCondition[dg.AssetKey | dg.AssetCheckKey]] = _when.cron_tick_passed(

@@ -41,11 +41,11 @@ class ObjectWriter:
     def __init__(self, schema: pl.Schema) -> None:
         self._schema = schema
         self._buffer = BytesIO()
-        arrow = _to_arrow(schema.to_frame()).schema
+        self._rest = schema.to_frame()
+        arrow = _to_arrow(self._rest).schema
         self._writer = pq.ParquetWriter(self._buffer, arrow, **_options(arrow.names))
         self._thread = ThreadPoolExecutor(1)
         self._writing: Future[None] | None = None
-        self._rest = schema.to_frame()
 
     def write(self, frame: pl.DataFrame) -> None:
         """Add rows of the schema; returns once what was added before has been written."""
@@ -53,7 +53,8 @@ class ObjectWriter:
         whole = len(rows) - len(rows) % ROW_GROUP_ROWS
         self._rest = rows.slice(whole)
         self._wait()
-        self._writing = self._thread.submit(self._write_groups, rows.slice(0, whole))
+        if whole:
+            self._writing = self._thread.submit(self._write_groups, rows.slice(0, whole))
 
     def finish(self) -> bytes:
         """The object."""
@@ -131,7 +132,7 @@ def read_buckets(
 
 
 def bucket_slices(rows: int, most: int, buckets: Buckets = ALL_BUCKETS) -> list[Buckets]:
-    """`buckets` in ranges, in order, of about `most` rows, where all buckets have `rows` of them."""
+    """`buckets` in ranges, in order, of about `most` rows where all buckets have `rows` of them."""
     first, end = buckets
     share = rows * (end - first) // ALL_BUCKETS[1]
     count = max(1, min(-(-share // most), end - first))

@@ -78,10 +78,18 @@ def etl(
     folder: Annotated[
         Path | None, typer.Option(help="Keep the made-up day here, for the next time.")
     ] = None,
+    overhead: Annotated[
+        bool, typer.Option("--overhead", help="Instead: what Dagster and Postgres add to a day.")
+    ] = False,
 ) -> None:
     """A day from bronze to features, against DuckDB SQL and pandas doing the same steps."""
     import msgspec
 
+    if overhead:
+        from bench.etl_lineage import run_lineage_bench
+
+        typer.echo(msgspec.json.encode(run_lineage_bench()))
+        return
     from bench.etl import run_etl_bench
 
     typer.echo(msgspec.json.encode(run_etl_bench(devices, runs=runs, folder=folder)))

@@ -156,6 +156,7 @@ def fetch(settings: Settings, streamed: FleetSummary) -> FetchedRelease:
         tokens.Role.DEVICE,
         now=time.time(),
         valid_s=600,
+        scopes=["read"],
     )
     return fetch_model(
         settings.ota_url,

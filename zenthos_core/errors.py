@@ -21,6 +21,10 @@ class InvalidMessageError(ZenthosError):
         self.detail = detail
 
 
+class InvalidInputError(ZenthosError):
+    """What was sent or typed breaks a rule of its form."""
+
+
 class NotFoundError(ZenthosError):
     """The thing asked for does not exist."""
 
@@ -35,6 +39,14 @@ class AuthenticationError(ZenthosError):
 
 class PermissionDeniedError(ZenthosError):
     """The token is good but does not allow this."""
+
+
+class ThrottledError(ZenthosError):
+    """Too many attempts; the next is heard after `retry_after_s` seconds."""
+
+    def __init__(self, detail: str, retry_after_s: int) -> None:
+        super().__init__(f"{detail}: try again in {retry_after_s} s")
+        self.retry_after_s = retry_after_s
 
 
 class BusyError(ZenthosError):

@@ -141,6 +141,10 @@ class Settings(BaseSettings):
     token_public_key_file: Path = Field(
         Path(".zenthos/keys/token.pub.pem"), description="ES256 key that verifies tokens."
     )
+    token_previous_public_key_file: Path | None = Field(
+        None,
+        description="Key that verified tokens before: they hold until they expire (OTA server).",
+    )
     service_token: SecretStr = Field(
         SecretStr(""), description="Token with which the lineage publishes releases."
     )

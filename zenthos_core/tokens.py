@@ -37,6 +37,10 @@ class Identity(msgspec.Struct, frozen=True):
     subject: str
     role: Role
     scopes: frozenset[str] = frozenset()
+    issued_at: int = 0
+    """Epoch seconds."""
+    session: str | None = None
+    """Of a user who has logged in; services and devices have none."""
 
 
 def generate_private_key() -> bytes:
@@ -80,9 +84,10 @@ def issue(
     now: float,
     valid_s: int,
     scopes: Collection[str] = (),
+    session: str | None = None,
 ) -> str:
     """Sign a token for `subject`, valid from `now` (epoch seconds) for `valid_s` seconds."""
-    claims = {
+    claims: dict[str, str | int] = {
         "iss": ISSUER,
         "sub": subject,
         "role": role.value,
@@ -90,9 +95,20 @@ def issue(
         "iat": int(now),
         "exp": int(now) + valid_s,
     }
+    if session is not None:
+        claims["sid"] = session
     key = _load(private_pem)
     headers = {"kid": _thumbprint(key.public_key())}
     return jwt.encode(claims, key, algorithm=ALGORITHM, headers=headers)
+
+
+def named_key(token: str) -> str | None:
+    """The `kid` that a token proposes; nothing of it is verified."""
+    try:
+        kid = jwt.get_unverified_header(token).get("kid")
+    except jwt.InvalidTokenError:
+        return None
+    return kid if isinstance(kid, str) else None
 
 
 def verify(public_key_pem: bytes, token: str) -> Identity:
@@ -110,7 +126,11 @@ def verify(public_key_pem: bytes, token: str) -> Identity:
             options={"require": ["exp", "iat", "sub", "role"]},
         )
         return Identity(
-            claims["sub"], Role(claims["role"]), frozenset(claims.get("scope", "").split())
+            subject=claims["sub"],
+            role=Role(claims["role"]),
+            scopes=frozenset(claims.get("scope", "").split()),
+            issued_at=int(claims["iat"]),
+            session=claims.get("sid"),
         )
     except (jwt.InvalidTokenError, ValueError) as error:
         raise AuthenticationError(f"token refused: {error}") from None

@@ -6,6 +6,7 @@ for each device.
 
 import asyncio
 import logging
+import secrets
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -14,7 +15,7 @@ from anyio import to_thread
 
 from zenthos_core.broker_accounts import reload_broker, set_account
 from zenthos_core.errors import ConfigurationError
-from zenthos_core.revocations import renew_tokens
+from zenthos_core.revocations import renew_tokens, revoke_tokens
 
 RELOAD_DELAY_S: Final = 0.25
 """The broker reads every account at each reload: registrations of this time share one."""
@@ -42,6 +43,13 @@ class BrokerAccounts:
             return now
         renew = partial(renew_tokens, self._revocations_file, device_id, now=now)
         return await to_thread.run_sync(renew)
+
+    async def shut_out(self, device_id: str, now: int) -> None:
+        """Let this device in with no token that was issued up to now."""
+        if self._revocations_file is not None:
+            revoke = partial(revoke_tokens, self._revocations_file, [device_id], now=now)
+            await to_thread.run_sync(revoke)
+        await self.set(device_id, secrets.token_urlsafe(32))
 
     async def set(self, device_id: str, token: str) -> None:
         """Where devices need an account: let this one in with that token, and no other."""

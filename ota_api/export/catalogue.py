@@ -51,25 +51,28 @@ class SqlTable:
 
 Table = LakeTable | SqlTable
 
-_DEVICE_COLUMNS: Final = (
-    *("id", "farm_id", "device_model", "device_type", "latitude", "longitude"),
-    *("installed_at", "created_at", "status", "last_seen", "last_reading", "firmware_version"),
-    *("model_version", "battery_voltage", "signal_strength", "uptime_seconds", "free_heap_bytes"),
-    *("boot_count", "reset_reason", "report_interval_s", "observed_interval_s"),
-    "missing_readings",
+
+def _columns(*lines: str) -> tuple[str, ...]:
+    return tuple(" ".join(lines).split())
+
+
+_DEVICE_COLUMNS: Final = _columns(
+    "id farm_id device_model device_type latitude longitude installed_at created_at",
+    "status last_seen last_reading firmware_version model_version battery_voltage signal_strength",
+    "uptime_seconds free_heap_bytes boot_count reset_reason",
+    "report_interval_s observed_interval_s missing_readings",
 )
-_FARM_COLUMNS: Final = (
-    *("id", "name", "owner", "latitude", "longitude", "total_area_hectares", "crop_type"),
-    "created_at",
+_FARM_COLUMNS: Final = _columns(
+    "id name owner latitude longitude total_area_hectares crop_type created_at"
 )
-_LEDGER_COLUMNS: Final = (
-    *("day", "device_id", "received", "stored", "duplicate", "quarantined", "rate_limited"),
+_LEDGER_COLUMNS: Final = _columns(
+    "day device_id received stored duplicate quarantined rate_limited"
 )
-_PLACEMENT_COLUMNS: Final = (
-    *("device_id", "valid_from", "farm_id", "device_model", "latitude", "longitude"),
+_PLACEMENT_COLUMNS: Final = _columns(
+    "device_id valid_from farm_id device_type device_model latitude longitude"
 )
-_IRRIGATION_COLUMNS: Final = (
-    *("id", "farm_id", "timestamp", "duration_minutes", "water_volume_liters", "triggered_by"),
+_IRRIGATION_COLUMNS: Final = _columns(
+    "id farm_id timestamp duration_minutes water_volume_liters triggered_by"
 )
 
 

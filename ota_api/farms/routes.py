@@ -4,7 +4,7 @@ from http import HTTPStatus
 
 from fastapi import APIRouter, Response
 
-from ota_api.auth import Admin, User
+from ota_api.auth import Admin, Trail, User
 from ota_api.farms.repository import FarmRepository
 from ota_api.farms.schemas import Farm, FarmCreation
 from ota_api.farms.service import create_farm
@@ -16,10 +16,10 @@ router = APIRouter(tags=["farms"])
 
 @router.post("/farms", status_code=HTTPStatus.CREATED)
 async def post_farm(
-    wanted: FarmCreation, _: Admin, connection: Transaction, response: Response
+    wanted: FarmCreation, _: Admin, trail: Trail, connection: Transaction, response: Response
 ) -> Farm:
     """Create a farm; the same farm again is answered with 200."""
-    farm, created = await create_farm(FarmRepository(connection), wanted)
+    farm, created = await create_farm(FarmRepository(connection), trail, wanted)
     if not created:
         response.status_code = HTTPStatus.OK
     return farm

@@ -6,7 +6,6 @@ from fastapi import APIRouter
 
 from ota_api.keys.schemas import JsonWebKey, JsonWebKeySet, ReleaseKeys
 from ota_api.resources import Opened
-from zenthos_core.tokens import public_jwk
 
 router = APIRouter(tags=["keys"])
 
@@ -14,8 +13,7 @@ router = APIRouter(tags=["keys"])
 @router.get("/.well-known/jwks.json")
 async def get_token_keys(resources: Opened) -> JsonWebKeySet:
     """Keys with which brokers and other services verify our tokens."""
-    jwk = public_jwk(resources.token_keys.public_pem)
-    return JsonWebKeySet(keys=[JsonWebKey(**jwk)])
+    return JsonWebKeySet(keys=[JsonWebKey(**jwk) for jwk in resources.token_keys.jwks()])
 
 
 @router.get("/keys.json")

@@ -11,7 +11,7 @@ from fastapi.exceptions import RequestValidationError
 from opentelemetry import metrics
 from pydantic import ValidationError
 
-from ota_api.auth import Known, Publisher, User
+from ota_api.auth import Known, Publisher, PublisherToken, Trail, User
 from ota_api.downloads import StoredFile, send_file, wants_binary
 from ota_api.fields import DeviceModelPath
 from ota_api.releases.repository import (
@@ -46,7 +46,7 @@ _downloads = metrics.get_meter(__name__).create_counter(
 )
 
 
-async def _read_publication(request: Request, _: Publisher) -> Publication:
+async def _read_publication(request: Request, _: PublisherToken) -> Publication:
     """The body, read only once the token is known to be good: it may be large."""
     try:
         return await to_thread.run_sync(Publication.model_validate_json, await request.body())
@@ -81,8 +81,10 @@ def _get_and_head(path: str) -> Callable[[Callable[..., Any]], Callable[..., Any
 
 @router.post("/firmware/publish", **_PUBLISH)
 async def publish_firmware(
+    *,
     publication: Body,
     publisher: Publisher,
+    trail: Trail,
     resources: Opened,
     connection: Transaction,
     response: Response,
@@ -90,15 +92,17 @@ async def publish_firmware(
     """Publish firmware. The same binary again is answered with the release there is (200)."""
     releases = ReleaseRepository(connection)
     release, created = await publish(
-        resources, releases, publication, kinds=FIRMWARE_KINDS, publisher=publisher
+        resources, releases, publication, kinds=FIRMWARE_KINDS, publisher=publisher, trail=trail
     )
     return _published(release, created, resources.settings.ota_url, response)
 
 
 @router.post("/models/publish", **_PUBLISH)
 async def publish_model(
+    *,
     publication: Body,
     publisher: Publisher,
+    trail: Trail,
     resources: Opened,
     connection: Transaction,
     response: Response,
@@ -106,7 +110,7 @@ async def publish_model(
     """Publish a model. The same binary again is answered with the release there is (200)."""
     releases = ReleaseRepository(connection)
     release, created = await publish(
-        resources, releases, publication, kinds=MODEL_KINDS, publisher=publisher
+        resources, releases, publication, kinds=MODEL_KINDS, publisher=publisher, trail=trail
     )
     return _published(release, created, resources.settings.ota_url, response)
 

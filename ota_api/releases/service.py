@@ -15,11 +15,13 @@ A publication is accepted by these rules, in this order (1 to 3 in zenthos_core.
 import hashlib
 from datetime import UTC, datetime
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 from anyio import to_thread
 from opentelemetry import trace
 
+from ota_api.audit.schemas import Action
+from ota_api.audit.service import AuditTrail
 from ota_api.releases.repository import (
     FIRMWARE_KINDS,
     MODEL_KINDS,
@@ -63,6 +65,7 @@ async def publish(
     *,
     kinds: tuple[str, ...],
     publisher: Identity,
+    trail: AuditTrail,
 ) -> tuple[Release, bool]:
     """The published release for its first device model, and whether it is new.
 
@@ -89,6 +92,11 @@ async def publish(
             await to_thread.run_sync(store, key)
     chosen = publication.model_dump(include={"required", "rollout_percentage", "release_notes"})
     await releases.insert(signed, manifest, keys, {**chosen, "published_by": publisher.subject})
+    await trail.record(
+        Action.RELEASE_PUBLISH,
+        f"release {manifest.name} {manifest.version}",
+        after=_brief(manifest),
+    )
     return await _find(releases, _slot(manifest, manifest.device_models[0]), manifest.version), True
 
 
@@ -113,6 +121,17 @@ async def find_release(
     if found is None:
         raise NotFoundError(f"no release for {_describe(slot)} that has not expired: publish one")
     return found
+
+
+def _brief(manifest: Manifest) -> dict[str, Any]:
+    """What the audit log says of a release; its row holds the rest."""
+    return {
+        "kind": manifest.kind,
+        "device_models": manifest.device_models,
+        "release_counter": manifest.release_counter,
+        "sha256": manifest.sha256,
+        "key_id": manifest.key_id,
+    }
 
 
 def _verify(signed: SignedManifest, binary: bytes, trusted: TrustedKeys, now: float) -> Manifest:

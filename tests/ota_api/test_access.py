@@ -1,4 +1,4 @@
-"""Who may call what: every route with every role, and tokens that must fail."""
+"""Tokens that must fail, what a device may fetch. Routes and roles: test_privileges.py."""
 
 import hmac
 import json
@@ -9,86 +9,9 @@ from typing import Any
 import jwt
 import pytest
 
-from tests.ota_api.conftest import DEVICE_ID, DEVICE_MODEL, Ota
+from tests.ota_api.conftest import DEVICE_ID, Ota
 from zenthos_core import tokens
 from zenthos_core.tokens import Role
-
-ALL = {None, Role.ADMIN, Role.OPERATOR, Role.VIEWER, Role.DEVICE}
-KNOWN = ALL - {None}
-USERS = KNOWN - {Role.DEVICE}
-
-WHO_MAY: dict[tuple[str, str], set[Role | None]] = {
-    ("GET", "/health"): ALL,
-    ("GET", "/health/ready"): ALL,
-    ("GET", "/metrics"): ALL,
-    ("GET", "/.well-known/jwks.json"): ALL,
-    ("GET", "/keys.json"): ALL,
-    ("GET", "/docs"): ALL,
-    ("GET", "/openapi.json"): ALL,
-    ("POST", "/farms"): {Role.ADMIN},
-    ("GET", "/farms"): USERS,
-    ("POST", "/devices/register"): {Role.ADMIN},
-    ("GET", "/devices"): USERS,
-    ("GET", f"/devices/{DEVICE_ID}/status"): KNOWN,
-    ("GET", f"/device/{DEVICE_ID}/status"): KNOWN,
-    ("GET", f"/firmware/{DEVICE_MODEL}/latest"): KNOWN,
-    ("GET", f"/models/{DEVICE_MODEL}/irrigation/latest"): KNOWN,
-    ("GET", f"/models/{DEVICE_MODEL}/irrigation/latest?download=true"): KNOWN,
-    ("HEAD", f"/models/{DEVICE_MODEL}/irrigation/latest?download=true"): KNOWN,
-    ("GET", f"/release-counters/{DEVICE_MODEL}/model"): USERS,
-    ("GET", "/export"): USERS,
-    ("GET", "/export/ops/devices"): USERS,
-    ("POST", "/firmware/publish"): {Role.ADMIN, Role.OPERATOR},
-    ("POST", "/models/publish"): {Role.ADMIN, Role.OPERATOR},
-}
-
-
-def documented_paths(ota: Ota) -> set[tuple[str, str]]:
-    paths = ota.http.get("/openapi.json").json()["paths"]
-    return {(method.upper(), path) for path, item in paths.items() for method in item}
-
-
-def test_matrix(ota: Ota) -> None:
-    ota.register()
-    ota.publish(ota.signer.model())
-    ota.publish(ota.signer.firmware(), path="/firmware/publish")
-    bodies: dict[str, dict[str, Any]] = {
-        "/farms": {"name": "North"},
-        "/devices/register": {
-            "device_id": DEVICE_ID,
-            "device_model": DEVICE_MODEL,
-            "device_type": "soil_sensor",
-            "farm_name": "North",
-        },
-        "/firmware/publish": ota.signer.firmware(),
-        "/models/publish": ota.signer.model(),
-    }
-    wrong = []
-    for (method, path), allowed in WHO_MAY.items():
-        for role in ALL:
-            body = {"json": bodies[path]} if method == "POST" else {}
-            answer = ota.send(method, path, role, **body)
-            expected = 200 if role in allowed else 401 if role is None else 403
-            if answer.status_code != expected:
-                wrong.append(f"{method} {path} as {role}: {answer.status_code}")
-    assert wrong == []
-
-
-def test_matrix_holds_every_route(shared_ota: Ota) -> None:
-    tried = {(method, path.partition("?")[0]) for method, path in WHO_MAY}
-    names = {
-        "{device_id}": DEVICE_ID,
-        "{device_model}": DEVICE_MODEL,
-        "{name}": "irrigation",
-        "{version}": "latest",
-        "{kind}": "model",
-        "{table}": "ops/devices",
-    }
-    for method, path in documented_paths(shared_ota):
-        filled = path
-        for name, value in names.items():
-            filled = filled.replace(name, value)
-        assert (method, filled) in tried
 
 
 def test_publishing_takes_the_scope(shared_ota: Ota) -> None:

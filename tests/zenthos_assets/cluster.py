@@ -19,7 +19,7 @@ from zenthos_assets.automation import RANGE_END, RANGE_START
 from zenthos_cli.stack.launch import child_command
 from zenthos_core.blobs import FolderStore
 
-RUN_TIMEOUT_S = 120
+RUN_TIMEOUT_S = 240
 
 
 class Worker(ServerProcess):

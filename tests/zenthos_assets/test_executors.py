@@ -2,17 +2,22 @@
 
 import subprocess
 import sys
+from itertools import pairwise
 
 import dagster as dg
 import pytest
 from dagster._core.remote_representation.external_data import RepositorySnap
 from dagster_celery.tags import DAGSTER_CELERY_QUEUE_TAG
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import SecretStr
 
 from tests.conftest import ROOT
 from zenthos_assets.definitions import build_definitions
 from zenthos_assets.executors import ARCHIVE_QUEUE, BUILD_QUEUE, executor_for
+from zenthos_assets.parquet import ALL_BUCKETS
 from zenthos_assets.resources import Platform
+from zenthos_assets.silver.shards import piece
 from zenthos_assets.worker import create_app
 from zenthos_core.errors import ConfigurationError
 from zenthos_core.settings import Settings
@@ -76,3 +81,11 @@ def test_workers_acknowledge_what_they_have_finished_and_take_no_more_than_one()
 def test_a_worker_forks_before_it_loads_polars() -> None:
     code = "import sys, zenthos_assets.worker; sys.exit('polars' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
+@given(st.integers(1, 256))
+def test_pieces_of_a_day_hold_every_bucket_once(count: int) -> None:
+    ranges = [piece(number, count).buckets for number in range(count)]
+    assert (ranges[0][0], ranges[-1][1]) == ALL_BUCKETS
+    assert all(end == begin for (_, end), (begin, _) in pairwise(ranges))
+    assert all(begin < end for begin, end in ranges)

@@ -134,6 +134,20 @@ def test_days_past_the_retention_are_aggregated_and_not_kept(farmyard: Farmyard)
     ]
 
 
+@pytest.mark.parametrize("hours", [2, 0])
+def test_what_vanished_from_a_day_past_the_retention_leaves_its_aggregates(
+    farmyard: Farmyard, hours: int
+) -> None:
+    put_silver(farmyard, OLD, hourly(OLD))
+    assert build(farmyard, *ASSETS, first=OLD).success
+    put_silver(farmyard, OLD, hourly(OLD, hours))
+    result = build(farmyard, *ASSETS, first=OLD)
+    assert result.success
+    assert not failed_checks(result)
+    assert farmyard.query_analytics("SELECT count(*) FROM telemetry_hourly") == [(hours,)]
+    assert compressed(farmyard) == {}
+
+
 def test_only_days_that_are_no_longer_warm_are_compressed(farmyard: Farmyard) -> None:
     for day in (DAY, TODAY):
         put_silver(farmyard, day, hourly(day))

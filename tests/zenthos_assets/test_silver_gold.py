@@ -167,6 +167,6 @@ def test_check_values_out_of_range_warns(farmyard: Farmyard) -> None:
     result = farmyard.run("daily", "2026-11-10")
     assert result.success
     failed = {e.check_name for e in result.get_asset_check_evaluations() if not e.passed}
-    assert failed == {"values_in_range"}
+    assert "values_in_range" in failed
     assert silver(farmyard, FIRST.date())["quality"].to_list() == ["soil_moisture"]
     assert farmyard.query_analytics("SELECT soil_avg FROM telemetry_daily") == [(None,)]

@@ -8,11 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ml.features import SCHEMA as FEATURES_SCHEMA
 from tests.zenthos_assets.conftest import RECEIVED
 from zenthos_assets.automation import days_to_build
 from zenthos_assets.bronze import transforms as bronze
-from zenthos_assets.gold import checks as gold_checks
 from zenthos_assets.gold.transforms import rollup
 from zenthos_assets.models import transforms as models
 from zenthos_assets.partitions import ranges_of
@@ -118,16 +116,3 @@ def test_names_of_model_artefacts() -> None:
 def test_a_driver_is_named_for_dagster() -> None:
     assert with_driver("postgresql://u@h/d") == "postgresql+psycopg2://u@h/d"
     assert with_driver("postgresql+psycopg2://u@h/d") == "postgresql+psycopg2://u@h/d"
-
-
-def test_check_gold_that_does_not_reconcile() -> None:
-    assert gold_checks.reconciles(5, 5).passed
-    assert not gold_checks.reconciles(4, 5).passed
-
-
-def test_check_features_out_of_range_or_repeated() -> None:
-    row = {"device_id": "d", "date": date(2026, 1, 1), "soil_7d_avg": 30.0}
-    good = pl.concat([FEATURES_SCHEMA.to_frame(), pl.DataFrame([row])], how="diagonal")
-    assert gold_checks.features_valid(good).passed
-    assert not gold_checks.features_valid(pl.concat([good, good])).passed
-    assert not gold_checks.features_valid(good.with_columns(soil_7d_avg=pl.lit(101.0))).passed

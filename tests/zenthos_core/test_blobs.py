@@ -71,7 +71,12 @@ def test_keys_are_sorted_and_whole(store: BlobStore) -> None:
     "key", ["", "/", "/etc/passwd", "../x", "a/../../x", "a//b", "a/", ".", "a/./b", "a\\b", "a\0"]
 )
 def test_keys_that_would_leave_the_bucket(store: BlobStore, key: str) -> None:
-    for use in (store.get, store.open, lambda bucket, key: store.put(bucket, key, b"")):
+    for use in (
+        store.get,
+        store.open,
+        store.exists,
+        lambda bucket, key: store.put(bucket, key, b""),
+    ):
         with pytest.raises(ValueError, match="object key"):
             use("b", key)
 

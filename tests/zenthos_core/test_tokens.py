@@ -25,11 +25,22 @@ def pem(key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey) -> bytes:
 
 
 def test_issued_token_verifies() -> None:
+    now = int(time.time())
     token = tokens.issue(
-        PRIVATE, "field-1", Role.DEVICE, now=time.time(), valid_s=60, scopes={"read", "publish"}
+        PRIVATE, "field-1", Role.DEVICE, now=now, valid_s=60, scopes={"read", "publish"}
     )
-    expected = Identity("field-1", Role.DEVICE, frozenset({"read", "publish"}))
+    expected = Identity("field-1", Role.DEVICE, frozenset({"read", "publish"}), now)
     assert tokens.verify(PUBLIC, token) == expected
+
+
+def test_token_of_a_session() -> None:
+    token = tokens.issue(PRIVATE, "x", Role.VIEWER, now=time.time(), valid_s=60, session="abc")
+    assert tokens.verify(PUBLIC, token).session == "abc"
+
+
+@pytest.mark.parametrize("token", ["", "a.b.c", "é" * 10])
+def test_what_is_no_token_names_no_key(token: str) -> None:
+    assert tokens.named_key(token) is None
 
 
 def test_token_without_scopes() -> None:

@@ -26,6 +26,16 @@ _PARTITIONS: Final = (
     "SELECT relname FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace"
     " AND relname ~ '^telemetry_historical_[0-9]{8}$' ORDER BY relname"
 )
+# Two rows that go again in the same transaction: the day counts as changed from its first moment to
+# its last, whatever rows come. Of a day that was dropped, other hours may have been aggregated.
+_MARK_CHANGED: Final = """
+WITH edges (moment) AS (VALUES (%(start)s::timestamptz), (%(end)s - INTERVAL '1 microsecond'))
+INSERT INTO telemetry_historical
+  (device_id, time, message_id, farm_id, received_at, quality, irrigation_event)
+SELECT '', moment, gen_random_uuid(), gen_random_uuid(), moment, '', false FROM edges"""
+_UNMARK: Final = (
+    "DELETE FROM telemetry_historical WHERE device_id = '' AND time >= %(start)s AND time < %(end)s"
+)
 _CHUNKS_TO_COMPRESS: Final = (
     "SELECT format('%%I.%%I', chunk_schema, chunk_name) FROM timescaledb_information.chunks"
     " WHERE hypertable_name = 'telemetry_historical' AND NOT is_compressed AND range_end <= %s"
@@ -102,6 +112,8 @@ class Hypertable:
             " c",
             [start, end],
         )
+        for statement in (_MARK_CHANGED, _UNMARK):
+            connection.execute(statement, {"start": start, "end": end})
 
     def refresh(self, connection: psycopg.Connection, day: date) -> None:
         for view in AGGREGATES:

@@ -4,34 +4,15 @@ from collections.abc import Sequence
 from io import BytesIO
 
 import dagster as dg
-import numpy as np
 import polars as pl
 from matplotlib.figure import Figure
 
-from zenthos_assets.plots import DPI, picture
-
-BINS = 40
+from zenthos_assets.plots import DPI, picture, ridges
 
 
 def distributions(frame: pl.DataFrame, columns: Sequence[str]) -> dg.MarkdownMetadataValue:
-    """A ridge for each column, each over its own range, in one plot: eight would take a second."""
-    title = "distribution of each feature"
-    figure = Figure(figsize=(7, 3.2))
-    figure.subplots_adjust(left=0.38, right=0.98, bottom=0.05, top=0.9)
-    axes = figure.subplots()
-    labels = []
-    for place, name in enumerate(columns):
-        values = frame[name].drop_nulls().cast(pl.Float64).to_numpy()
-        low, high = (values.min(), values.max()) if len(values) else (0.0, 0.0)
-        scaled = (values - low) / (high - low) if high > low else 0 * values
-        counts, edges = np.histogram(scaled, bins=BINS, range=(0, 1))
-        heights = 0.9 * counts / max(1, counts.max())
-        axes.fill_between(edges[:-1], -place, heights - place, step="post", alpha=0.6)
-        labels.append(f"{name}, {low:.3g} to {high:.3g}")
-    axes.set_yticks([-place for place in range(len(columns))], labels, fontsize="x-small")
-    axes.set_xticks([])
-    axes.set_title(title, fontsize="medium")
-    return _shown(figure, title)
+    """A ridge for each column, each over its own range."""
+    return ridges(frame, {name: name for name in columns}, "distribution of each feature")
 
 
 def response_curve(hours: pl.DataFrame) -> dg.MarkdownMetadataValue:

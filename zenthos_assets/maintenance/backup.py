@@ -5,6 +5,7 @@
 2. It is restored into a scratch database on the same server. Every table there must have the
    fingerprint of the snapshot; those whose rows were left out must be empty.
 3. Only a verified backup takes its name, and only then are backups beyond the newest few removed.
+   Another is left as `.partial`, to be looked at, until the next one begins.
 4. The scratch database is dropped in the end; what a killed run left, the next one drops first.
 
 Passwords go to the programs by the environment: command lines are open to every user.
@@ -94,6 +95,8 @@ def back_up(
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
+    for unfinished in path.parent.glob(f"{path.stem.rpartition('-')[0]}-*.partial"):
+        unfinished.unlink()
     with connect(url, application="backup") as connection:
         began = time.monotonic()
         original = _dump(connection, url, partial, find_program("pg_dump", programs), leave_out)
@@ -169,9 +172,8 @@ def fingerprints(url: str) -> dict[str, Fingerprint]:
 
 
 def remove_old(folder: Path, database: str, keep: int) -> list[Path]:
-    """Remove all but the newest backups of a database, and what was never finished (rule 3)."""
-    backups = sorted(folder.glob(f"{database}-*.dump"))
-    removed = [*backups[:-keep], *folder.glob(f"{database}-*.partial")]
+    """Remove all but the newest backups of a database (rule 3)."""
+    removed = sorted(folder.glob(f"{database}-*.dump"))[:-keep]
     for path in removed:
         path.unlink()
     return removed
@@ -210,13 +212,17 @@ def _run(argv: list[str], url: str) -> None:
     """Run one of Postgres' programs on a database; the password goes by the environment."""
     parameters = {name: str(value) for name, value in conninfo_to_dict(url).items()}
     password = parameters.pop("password", "")
-    done = subprocess.run(
-        [*argv, f"--dbname={make_conninfo('', **parameters)}"],
-        env=os.environ | ({"PGPASSWORD": password} if password else {}),
-        capture_output=True,
-        text=True,
-        timeout=PROGRAM_TIMEOUT_S,
-        check=False,
-    )
+    try:
+        done = subprocess.run(
+            [*argv, f"--dbname={make_conninfo('', **parameters)}"],
+            env=os.environ | ({"PGPASSWORD": password} if password else {}),
+            capture_output=True,
+            text=True,
+            timeout=PROGRAM_TIMEOUT_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        hours = PROGRAM_TIMEOUT_S / 3600
+        raise BackupError(f"{Path(argv[0]).name} was not done after {hours:g} hours") from None
     if done.returncode != 0:
         raise BackupError(f"{Path(argv[0]).name} failed: {done.stderr.strip()}")

@@ -106,7 +106,8 @@ def telemetry_piece(target: Target) -> dg.AssetsDefinition:
             outcome = clean_days(run, target, days)
         report(context, outcome)
         if outcome.lost or outcome.repeated:
-            raise dg.Failure(f"lost: {outcome.lost}; repeated: {outcome.repeated}")
+            refused = f"lost: {outcome.lost}; repeated: {outcome.repeated}"
+            raise dg.Failure(refused, allow_retries=False)
 
     return build
 

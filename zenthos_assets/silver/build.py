@@ -53,6 +53,7 @@ def build_days(
     *,
     key_of: Callable[[date], str],
     buckets: parquet.Buckets | None = None,
+    slice_rows: int = SLICE_ROWS,
 ) -> Built:
     """Write the cleaned readings of each day, of the devices in `buckets` or of all.
 
@@ -63,6 +64,7 @@ def build_days(
         reference: what holds for those days.
         key_of: where the object of a day goes, in the silver bucket.
         buckets: a shard of the devices.
+        slice_rows: archived messages handled at once, about.
 
     Raises:
         ArchiveError: where an archived object is damaged; it says which.
@@ -76,7 +78,9 @@ def build_days(
                 writers[day].write(part)
             return tally
 
-        tallies = for_each_slice(store, object_keys, build_slice, buckets=buckets)
+        tallies = for_each_slice(
+            store, object_keys, build_slice, buckets=buckets, slice_rows=slice_rows
+        )
         checksums = {}
         for day, writer in writers.items():
             data = writer.finish()
@@ -91,6 +95,7 @@ def for_each_slice(
     use: Callable[[pl.DataFrame, pl.DataFrame], T],
     *,
     buckets: parquet.Buckets | None = None,
+    slice_rows: int = SLICE_ROWS,
 ) -> list[T]:
     """What `use` makes of the readings and malformed messages of each slice, in order (rule 1).
 
@@ -104,7 +109,7 @@ def for_each_slice(
     for key, data in archived.items():
         with _naming(key):
             rows += codec.open_object(data).metadata.num_rows
-    slices = parquet.bucket_slices(rows, SLICE_ROWS, buckets or parquet.ALL_BUCKETS)
+    slices = parquet.bucket_slices(rows, slice_rows, buckets or parquet.ALL_BUCKETS)
     return [use(*_read_slice(archived, piece)) for piece in slices]
 
 

@@ -7,8 +7,8 @@
 3. The checksum of a day tells whether its input is what it was; see runs.py.
 """
 
-import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import date, datetime
 from typing import NamedTuple
 
@@ -47,7 +47,7 @@ def input_checksums(
     days: Sequence[date],
     shares: Iterable[Share],
     reference: Reference,
-    strangers: Mapping[date, set[str]],
+    strangers: Mapping[date, Collection[str]],
 ) -> dict[str, str]:
     """A checksum for each day (rule 3).
 
@@ -61,39 +61,58 @@ def input_checksums(
     of_day: dict[date, list[Share]] = {day: [] for day in days}
     for share in shares:
         of_day[share.day].append(share)
-    return {
-        str(day): runs.checksum(
-            code_version,
+    facts = Facts.of(reference)
+    checksums = {}
+    for day in days:
+        objects = [f"{share.object_key} {share.sha256}" for share in of_day[day]]
+        known = facts.that_matter(day, of_day[day], strangers.get(day, frozenset()))
+        checksums[str(day)] = runs.checksum(code_version, [*objects, *known])
+    return checksums
+
+
+@dataclass(frozen=True)
+class Facts:
+    """The rows of a reference as texts, made once for all days."""
+
+    placements: list[tuple[datetime, str, bool, str]]
+    """Since when, device, whether it is its first, and the row."""
+
+    weather: dict[date, list[str]]
+    irrigation: list[tuple[datetime, datetime, str]]
+
+    @classmethod
+    def of(cls, reference: Reference) -> "Facts":
+        """The texts of each frame."""
+        placements = reference.placements.sort("device_id", "valid_from")
+        firsts = placements.select(pl.col("device_id").is_first_distinct()).to_series()
+        rows = placements.rows(named=True)
+        weather: dict[date, list[str]] = {}
+        for hour in reference.weather.rows(named=True):
+            weather.setdefault(hour["hour"].date(), []).append(f"weather {hour}")
+        return cls(
             [
-                *(f"{share.object_key} {share.sha256}" for share in of_day[day]),
-                *reference_digests(reference, day, of_day[day], strangers.get(day, set())),
+                (row["valid_from"], row["device_id"], first, f"placement {row}")
+                for row, first in zip(rows, firsts, strict=True)
+            ],
+            weather,
+            [
+                (event["begins"], event["ends"], f"irrigation {event}")
+                for event in reference.irrigation.rows(named=True)
             ],
         )
-        for day in days
-    }
 
-
-def reference_digests(
-    reference: Reference, day: date, shares: Sequence[Share], strangers: set[str]
-) -> list[str]:
-    """Digests of the rows of each frame that can matter for a day (rule 2)."""
-    start, end = moments([day])
-    known_before = max((share.received_before for share in shares), default=start)
-    first = pl.col("valid_from") == pl.col("valid_from").min().over("device_id")
-    matters = (
-        (pl.col("valid_from") < end)
-        | (first & (pl.col("valid_from") < known_before))
-        | (first & pl.col("device_id").is_in(sorted(strangers)))
-    )
-    hours = pl.col("hour").is_between(start, end, closed="left")
-    irrigating = (pl.col("begins") < end) & (pl.col("ends") > start)
-    return [
-        f"placements {digest(reference.placements.filter(matters))}",
-        f"weather {digest(reference.weather.filter(hours))}",
-        f"irrigation {digest(reference.irrigation.filter(irrigating))}",
-    ]
-
-
-def digest(frame: pl.DataFrame) -> str:
-    """SHA-256 of the rows, whatever their order."""
-    return hashlib.sha256(frame.sort(frame.columns).write_ndjson().encode()).hexdigest()
+    def that_matter(
+        self, day: date, shares: Sequence[Share], strangers: Collection[str]
+    ) -> list[str]:
+        """The texts that can matter for a day (rule 2)."""
+        start, end = moments([day])
+        known_before = max((share.received_before for share in shares), default=start)
+        return [
+            *(
+                text
+                for since, device, first, text in self.placements
+                if since < end or (first and (since < known_before or device in strangers))
+            ),
+            *self.weather.get(day, []),
+            *(text for begins, ends, text in self.irrigation if begins < end and ends > start),
+        ]

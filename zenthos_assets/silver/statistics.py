@@ -10,6 +10,7 @@
 
 from typing import Final
 
+import numpy as np
 import polars as pl
 
 from zenthos_assets.silver.transforms import RANGES
@@ -46,10 +47,11 @@ out of range; `{sensor}_missing` those without a value."""
 def describe(cleaned: pl.DataFrame) -> pl.DataFrame:
     """Rules 1 to 4 for cleaned readings in their order: a frame of SCHEMA by day and device."""
     gap_s = pl.col("time").diff().dt.total_microseconds() / 1e6
-    dated = cleaned.with_columns(day=pl.col("time").dt.date())
+    dated = _numbered(cleaned)
     return (
-        dated.group_by(*DEVICE_DAY)
+        dated.group_by("group", maintain_order=True)
         .agg(
+            pl.col(DEVICE_DAY).first(),
             farm_id=pl.col("farm_id").last(),
             readings=pl.len().cast(pl.Int64),
             first_time=pl.col("time").first(),
@@ -58,27 +60,33 @@ def describe(cleaned: pl.DataFrame) -> pl.DataFrame:
             longest_gap_s=gap_s.max(),
             missing_seq=(pl.col("seq").diff() - 1).clip(lower_bound=0).sum(),
             clock_suspect=pl.col("clock_suspect").sum().cast(pl.Int64),
-            implausible=(~pl.col("quality").is_in(["", "time"])).sum().cast(pl.Int64),
+            implausible=pl.col("implausible").sum().cast(pl.Int64),
             **{f"{n}_missing": pl.col(n).null_count().cast(pl.Int64) for n in SENSORS},
             **{f"{name}_min": pl.col(name).min() for name in SENSORS},
             **{f"{name}_max": pl.col(name).max() for name in SENSORS},
         )
-        .join(_by_hour(dated), on=DEVICE_DAY)
+        .with_columns(readings_by_hour=_by_hour(dated))
         .select(SCHEMA.names())
         .sort(DEVICE_DAY)
     )
 
 
-def _by_hour(dated: pl.DataFrame) -> pl.DataFrame:
-    """The number of readings in each hour, as a list for each day and device."""
-    counts = dated.group_by(*DEVICE_DAY, hour=pl.col("time").dt.hour()).len("count")
-    hours = pl.DataFrame({"hour": range(HOURS)}, schema={"hour": pl.Int8()})
-    return (
-        counts.select(DEVICE_DAY)
-        .unique()
-        .join(hours, how="cross")
-        .join(counts, on=[*DEVICE_DAY, "hour"], how="left")
-        .sort(*DEVICE_DAY, "hour")
-        .group_by(DEVICE_DAY, maintain_order=True)
-        .agg(readings_by_hour=pl.col("count").fill_null(0).cast(pl.Int64))
-    )
+def _numbered(cleaned: pl.DataFrame) -> pl.DataFrame:
+    """With `day`, `implausible` and the number of the `group` of each device and day.
+
+    In their order, the readings of a group are a run; numbers cost less than texts as keys.
+    """
+    columns = ["device_id", "farm_id", "time", "seq", "clock_suspect", *SENSORS]
+    implausible = ~pl.col("quality").is_in(["", "time"])
+    dated = cleaned.select(*columns, day=pl.col("time").dt.date(), implausible=implausible)
+    group = dated.select(pl.struct(DEVICE_DAY).rle_id()).to_series()
+    return dated.with_columns(group=group.set_sorted())
+
+
+def _by_hour(dated: pl.DataFrame) -> pl.Series:
+    """The number of readings in each hour, a list for each group."""
+    hour = pl.col("group").cast(pl.Int64) * HOURS + pl.col("time").dt.hour()
+    found = dated.select(hour.alias("hour"))["hour"].rle().struct.unnest()
+    counts = np.zeros((dated["group"].n_unique(), HOURS), np.int64)
+    counts.reshape(-1)[found["value"].to_numpy()] = found["len"].to_numpy()
+    return pl.Series(counts, dtype=pl.Array(pl.Int64(), HOURS)).arr.to_list()

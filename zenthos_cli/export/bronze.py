@@ -11,8 +11,8 @@ from typing import BinaryIO
 import polars as pl
 import pyarrow.parquet as pq
 
+from zenthos_assets.bronze.codec import decode
 from zenthos_assets.bronze.transforms import SCHEMA
-from zenthos_assets.parquet import decode
 
 
 class ChunkReader(io.RawIOBase):

@@ -96,6 +96,7 @@ class S3Store:
         return open_reader(head["ContentLength"], read)
 
     def exists(self, bucket: str, key: str) -> bool:
+        check_key(key)
         return next((k == key for k in self.keys(bucket, key)), False)
 
     def keys(self, bucket: str, prefix: str = "") -> Iterator[str]:

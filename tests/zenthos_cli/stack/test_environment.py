@@ -25,6 +25,8 @@ def test_others_read_what_was_chosen(tmp_path: Path) -> None:
     assert read == chosen
     assert read.database_url.get_secret_value().endswith("@127.0.0.1:5433/zenthos_ops")
     assert read.blob_url == (tmp_path / ".zenthos/blobs").as_uri()
+    assert read.postgres_bin is not None
+    assert (read.postgres_bin / "pg_restore").exists()
 
 
 @pytest.mark.parametrize("name", ["stack.env", "secrets.json"])

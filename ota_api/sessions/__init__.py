@@ -1,0 +1,1 @@
+"""Sessions: a user logs in, keeps the session alive, logs out."""

@@ -1,0 +1,1 @@
+"""Users: people with a name, a role and a password. `zenthos user` manages them."""

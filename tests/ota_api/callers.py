@@ -1,0 +1,146 @@
+"""Who calls, and a good request for each route of the OpenAPI document.
+
+Each request is the first of its kind: what it names is new, and nobody has used it up.
+"""
+
+import secrets
+import time
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import psycopg
+
+from tests.ota_api.conftest import DEVICE_MODEL, Ota
+from zenthos_core import passwords, tokens
+from zenthos_core.tokens import Role
+
+OTHER_DEVICE = "other-device-001"
+PASSWORD = "correct horse battery"
+SECRET = "factory-secret-of-a-device"
+SERVICES = {
+    "service with read": (Role.OPERATOR, ["read"]),
+    "service with publish": (Role.OPERATOR, ["publish"]),
+    "service with rollback": (Role.OPERATOR, ["rollback"]),
+    "service without scopes": (Role.OPERATOR, []),
+    "viewing service with publish": (Role.VIEWER, ["publish"]),
+    "admin service": (Role.ADMIN, ["read", "publish", "rollback"]),
+}
+USERS = {
+    "viewer": (Role.VIEWER, ["read"]),
+    "operator": (Role.OPERATOR, ["read", "rollback"]),
+    "admin": (Role.ADMIN, ["read", "publish", "rollback"]),
+}
+CALLERS = ("anonymous", "device", "other device", *USERS, *SERVICES)
+MUTATING = {"POST", "PUT", "PATCH", "DELETE"}
+
+
+class Operation(NamedTuple):
+    """A route of the OpenAPI document."""
+
+    method: str
+    path: str
+
+
+def operations(ota: Ota) -> list[Operation]:
+    """All that the document names."""
+    paths = ota.http.get("/openapi.json").json()["paths"]
+    return [Operation(verb.upper(), path) for path, item in paths.items() for verb in item]
+
+
+class Requests:
+    """Makes requests to a server."""
+
+    def __init__(self, ota: Ota) -> None:
+        self._ota = ota
+        self._numbers = iter(range(1, 1_000_000))
+        ota.register(OTHER_DEVICE)
+        ota.publish(ota.signer.model())
+        ota.publish(ota.signer.firmware(), path="/firmware/publish")
+        hashed = passwords.hash_password(PASSWORD)
+        for name, (role, _) in USERS.items():
+            self._execute(
+                "INSERT INTO users (name, role, password_hash) VALUES (%s, %s, %s)",
+                name, role, hashed,
+            )  # fmt: skip
+
+    def new_device(self) -> str:
+        """Registered, with a factory secret that has not been used."""
+        device_id = f"device-{next(self._numbers):06}"
+        assert self._ota.register(device_id, factory_secret=SECRET).status_code == 201
+        return device_id
+
+    def headers(self, caller: str, device_id: str) -> dict[str, str]:
+        """A good token of the caller; each user's is of a session of its own."""
+        if caller == "anonymous":
+            return {}
+        options: dict[str, Any] = {"subject": caller}
+        if caller in USERS:
+            options["role"], options["scopes"] = USERS[caller]
+            options["session"] = self._new_session(caller)
+        elif caller in SERVICES:
+            options["role"], options["scopes"] = SERVICES[caller]
+        else:
+            own = device_id if caller == "device" else OTHER_DEVICE
+            options = {"subject": own, "role": Role.DEVICE, "scopes": ["read"]}
+        private = self._ota.settings.token_private_key_file.read_bytes()
+        token = tokens.issue(private, **options, now=time.time(), valid_s=600)
+        return {"Authorization": f"Bearer {token}"}
+
+    def path(self, operation: Operation, device_id: str) -> str:
+        """With its parameters filled in."""
+        return operation.path.format(
+            device_id=device_id,
+            device_model=DEVICE_MODEL,
+            name="irrigation",
+            version="latest",
+            kind="model",
+            table="ops/devices",
+        )
+
+    def body(self, operation: Operation) -> dict[str, Any]:
+        """What httpx sends; nothing for a route that takes no body."""
+        number = next(self._numbers)
+        device = {"device_id": f"new-{number}", "device_model": DEVICE_MODEL, "device_type": "soil"}
+        binary = f"binary {number}".encode()
+        counter = {"release_counter": number + 1}
+        bodies: dict[str, Any] = {
+            "/auth/login": lambda: {"username": "viewer", "password": PASSWORD},
+            "/auth/refresh": lambda: {"refresh_token": self._log_in()},
+            "/farms": lambda: {"name": f"Farm {number}"},
+            "/devices/register": lambda: {**device, "farm_name": "North"},
+            "/devices/{device_id}": lambda: {"tags": [f"tag-{number}"]},
+            "/devices/{device_id}/claim": lambda: {"factory_secret": SECRET},
+            "/models/publish": lambda: self._ota.signer.model(binary, **counter),
+            "/firmware/publish": lambda: self._ota.signer.firmware(
+                binary, version=f"v1.0.{number}", **counter
+            ),
+        }
+        if operation.path == "/devices/bulk":
+            header = "device_id,device_model,device_type,farm_name"
+            return {"content": f"{header}\nnew-{number},{DEVICE_MODEL},soil,North\n".encode()}
+        if operation.method in MUTATING and operation.path in bodies:
+            return {"json": bodies[operation.path]()}
+        return {}
+
+    def _log_in(self) -> str:
+        credentials = {"username": "viewer", "password": PASSWORD}
+        answer = self._ota.http.post("/auth/login", json=credentials)
+        return str(answer.json()["refresh_token"])
+
+    def _new_session(self, user: str) -> str:
+        rows = self._execute(
+            "INSERT INTO sessions (user_id, started_at, expires_at)"
+            " SELECT id, now(), now() + INTERVAL '1 day' FROM users WHERE name = %s RETURNING id",
+            user,
+        )
+        return str(next(rows)[0])
+
+    def _execute(self, query: str, *values: object) -> Iterator[tuple[Any, ...]]:
+        with psycopg.connect(self._ota.settings.database_url.get_secret_value()) as connection:
+            cursor = connection.execute(query.encode(), values)
+            return iter(cursor.fetchall() if cursor.description else [])
+
+
+def random_secret() -> str:
+    """As a factory makes them."""
+    return secrets.token_urlsafe(24)
