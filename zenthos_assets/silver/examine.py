@@ -9,10 +9,10 @@
 5. `gappy`: devices that sent less than 80 % of what their interval asks for. The interval is that
    of their registration, or the median one of the day. A device is expected from the day's
    beginning, or from its first reading where it was not there in those seven days.
-6. `stuck`: sensors with one and the same value in all readings of a day, over twelve hours at least,
-   that had changed on one of those seven days. Soil may rest for a day (at steps of 0.1 % it did on
-   2 % of the days of the Kings Creek stations): it counts from the third such day on. At its limit a
-   value may rest: 100 %RH, or no light.
+6. `stuck`: sensors with one and the same value in all readings of a day, over twelve hours at
+   least, that had changed on one of those seven days. Soil may rest for a day (at steps of 0.1 %
+   it did on 2 % of the days of the Kings Creek stations): it counts from the third such day on.
+   At its limit a value may rest: 100 %RH, or no light.
 """
 
 from collections.abc import Mapping, Sequence
@@ -35,17 +35,6 @@ STUCK_FOR: Final = timedelta(hours=12)
 STUCK_READINGS: Final = 12
 STILL_DAYS: Final = {"temperature": 1, "humidity": 1, "light_level": 1, "soil_moisture": 3}
 """From how many days on a sensor that stands still is stuck."""
-
-_BEFORE: Final = 7
-FEWEST_DAYS: Final = 4
-ODD_RATIOS: Final = (0.5, 2.0)
-MISSING_RISE: Final = 0.2
-BAD_SHARE: Final = 0.2
-COVERAGE: Final = 0.8
-STUCK_FOR: Final = timedelta(hours=12)
-STUCK_READINGS: Final = 12
-MOVING_SENSORS: Final = ("soil_moisture", "temperature", "humidity", "light_level")
-"""Sensors whose value changes within half a day where they work."""
 
 _BEFORE: Final = f"{DAYS_BEFORE}d"
 
