@@ -112,3 +112,28 @@ def test_the_input_contract_is_seven_named_features() -> None:
     assert len(FEATURES) == 7
     assert feature_schema_hash() == feature_schema_hash()
     assert len(feature_schema_hash()) == 16
+
+
+@settings(max_examples=20, deadline=None)
+@given(SERIES, SERIES)
+def test_a_day_is_the_same_alone_and_in_a_range(
+    one: list[tuple[float, float]], other: list[tuple[float, float]]
+) -> None:
+    frames = [
+        hourly([(hour, soil, temp) for hour, (soil, temp) in enumerate(series)], device)
+        for device, series in (("b", one), ("a", other))
+    ]
+    rows = pl.concat(frames).sample(fraction=1, shuffle=True, seed=1)
+    first, last = date(2026, 5, 3), date(2026, 5, 9)
+    together = compute_features(rows, NO_RAIN, NO_EVENTS, first, last)
+    for day in (first, date(2026, 5, 6), last):
+        alone = compute_features(rows, NO_RAIN, NO_EVENTS, day, day)
+        assert alone.equals(together.filter(pl.col("date") == day))
+        assert alone["device_id"].is_sorted()
+
+
+def test_no_hours_give_no_features() -> None:
+    day = date(2026, 5, 3)
+    features = compute_features(hourly([]), NO_RAIN, NO_EVENTS, day, day)
+    assert features.is_empty()
+    assert features.schema == SCHEMA
