@@ -32,7 +32,10 @@ VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s)"""
 
 @dataclass(frozen=True)
 class Build:
-    """A partition as it was built; rows_in = rows_out + rows_duplicate + rows_quarantined."""
+    """A partition as it was built: rows read and written.
+
+    In silver, rows_in = rows_out + rows_duplicate + rows_quarantined.
+    """
 
     partition: str
     input_checksum: str

@@ -16,7 +16,7 @@ import pytest
 from tests.conftest import ROOT
 from tests.servers import find_free_port
 
-START_TIMEOUT_S = 90
+START_TIMEOUT_S = 240
 T = TypeVar("T")
 
 

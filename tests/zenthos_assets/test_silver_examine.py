@@ -118,6 +118,15 @@ def test_rule_6_a_sensor_that_no_longer_moves() -> None:
     assert found(row(**still), row(8)).stuck.is_empty()
 
 
+def test_rule_6_soil_may_rest_for_two_days() -> None:
+    dry: dict[str, Any] = {"soil_moisture_min": 15.0, "soil_moisture_max": 15.0}
+    assert found(row(**dry), row(1, **dry), row(2)).stuck.is_empty()
+    third = found(row(**dry), row(1, **dry), row(2, **dry), row(3)).stuck
+    assert third.rows() == [(DAY, "soil-1", "soil_moisture", 15.0)]
+    other: dict[str, Any] = {"soil_moisture_min": 16.0, "soil_moisture_max": 16.0}
+    assert found(row(**dry), row(1, **dry), row(2, **other), row(3)).stuck.is_empty()
+
+
 def test_rule_6_a_value_may_rest_at_its_limit() -> None:
     fog: dict[str, Any] = {"humidity_min": 100.0, "humidity_max": 100.0}
     assert found(row(**fog), row(1)).stuck.is_empty()

@@ -1,4 +1,4 @@
-"""Migration 0005 on a database that was in use: devices, placements, releases stay as they are."""
+"""Migration 0004 on a database that was in use: devices, placements, releases stay as they are."""
 
 import uuid
 
@@ -67,13 +67,13 @@ def test_everything_is_still_there(old_url: str) -> None:
         before = digests(connection)
         assert before["device_placements"] is not None
         assert before["device_placements"][0] == 550
-    migrate(old_url, Database.OPS, "0005")
+    migrate(old_url, Database.OPS, "0004")
     with psycopg.connect(old_url) as connection:
         assert digests(connection) == before
 
 
 def test_every_device_is_in_use_and_no_token_of_it_is_void(old_url: str) -> None:
-    migrate(old_url, Database.OPS, "0005")
+    migrate(old_url, Database.OPS, "0004")
     with psycopg.connect(old_url) as connection:
         rows = connection.execute(
             "SELECT DISTINCT tags, tokens_valid_from, factory_secret_hash, decommissioned_at"
@@ -85,7 +85,7 @@ def test_every_device_is_in_use_and_no_token_of_it_is_void(old_url: str) -> None
 
 
 def test_updates_by_ingest_stay_within_their_page(old_url: str) -> None:
-    migrate(old_url, Database.OPS, "0005")
+    migrate(old_url, Database.OPS, "0004")
     with psycopg.connect(old_url, autocommit=True) as connection:
         connection.execute("VACUUM FULL devices")
         connection.execute("UPDATE devices SET last_seen = now(), battery_voltage = 3.9")

@@ -40,7 +40,7 @@ _SENSOR: Final = "$.sensors."
 
 
 def columns_of(layout: Layout) -> list[str]:
-    """Columns that readings are made of; `payload` for the rows that are kept as they are."""
+    """Columns that readings are made of."""
     fields = {_ID, _DEVICE, _TIME, _SIGNAL, _SEQ, *(f"$.{label}" for label in LABELS)}
     paths = [path for path in layout.columns if path in fields or path.startswith(_SENSOR)]
     return [BUCKET, "topic", "received_at", TEMPLATE, *paths]
@@ -93,7 +93,7 @@ class Reader:
         time_us, suspect = event_times(self._number(_TIME).to_numpy(), received_us)
         label = {name: self._label(name) for name in LABELS}
         backlog = [message is not None and message.backlog for message in self._messages]
-        columns_of = {
+        values = {
             "message_id": self._id(),
             "device_id": self._device(),
             "time": time_us,
@@ -108,7 +108,7 @@ class Reader:
             "backlog": self._by_template(backlog),
             BUCKET: pl.Series(self._table[BUCKET]),
         }
-        return pl.DataFrame(columns_of).cast(READ_SCHEMA)
+        return pl.DataFrame(values).cast(READ_SCHEMA)
 
     def _by_template(self, values: list[bool]) -> Mask:
         chosen: Mask = np.array([*values, False])[self._template]
