@@ -31,6 +31,7 @@ OURS: Final = "zenthos"
 DUCKDB: Final = "duckdb"
 DUCKDB_JSON: Final = "duckdb on JSON"
 PANDAS: Final = "pandas"
+PANDAS_JSON: Final = "pandas on JSON"
 TENTH: Final = 10
 TOLERANCE: Final = 1e-9
 """Of sums, relative: each adds up in an order of its own."""
@@ -40,6 +41,7 @@ _COMMANDS: Final = {
     DUCKDB: ("bench.etl_duckdb",),
     DUCKDB_JSON: ("bench.etl_duckdb", "--json"),
     PANDAS: ("bench.etl_pandas",),
+    PANDAS_JSON: ("bench.etl_pandas", "--json"),
 }
 _TABLES: Final = {
     "silver": (SILVER, SILVER_SCHEMA),
@@ -70,7 +72,8 @@ class EtlResult:
     vs_duckdb: float
     vs_pandas: float
     vs_duckdb_json: float
-    """The last two on the tenth."""
+    vs_pandas_json: float
+    """The last three on the tenth."""
     growth_10x: float
     """Seconds of the whole by those of the tenth."""
     rows_per_s: int
@@ -99,7 +102,7 @@ def run_etl_bench(devices: int = 10_000, *, runs: int = 1, folder: Path | None =
     load = os.getloadavg()[0]
     with _lakes(folder) as lakes:
         small, tenth_rows = _contests(
-            lakes, devices // TENTH, (OURS, DUCKDB, PANDAS, DUCKDB_JSON), runs
+            lakes, devices // TENTH, (OURS, DUCKDB, PANDAS, DUCKDB_JSON, PANDAS_JSON), runs
         )
         large, rows = _contests(lakes, devices, (OURS, DUCKDB), runs)
     seconds = large[OURS].seconds
@@ -110,6 +113,7 @@ def run_etl_bench(devices: int = 10_000, *, runs: int = 1, folder: Path | None =
         vs_duckdb=round(large[DUCKDB].seconds / seconds, 2),
         vs_pandas=round(small[PANDAS].seconds / small[OURS].seconds, 2),
         vs_duckdb_json=round(small[DUCKDB_JSON].seconds / small[OURS].seconds, 2),
+        vs_pandas_json=round(small[PANDAS_JSON].seconds / small[OURS].seconds, 2),
         growth_10x=round(seconds / small[OURS].seconds, 2),
         rows_per_s=round(rows / seconds),
         runs=runs,

@@ -1,15 +1,18 @@
-"""The peer in pandas: the columns of the same bronze objects, read by pyarrow.
+"""The peer in pandas: the columns of the same bronze objects, or raw JSON with `--json`.
 
-1. Texts of few values are categories, decimals and message ids are cast by pyarrow: Python objects
-   are made only of message ids, which pandas holds as nothing else.
+1. Columns are read by pyarrow: texts of few values are categories, decimals and ids are cast by it.
+   Python objects are made only of message ids, which pandas holds as nothing else.
 2. The metadata of an object says which of its templates hold `"backlog":true`.
+3. JSON is decoded by msgspec, faster than what pandas brings along.
 """
 
 import json
+import sys
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -29,7 +32,7 @@ from bench.etl_contender import (
     path_of,
     run,
 )
-from bench.etl_day import DAY, reference_path
+from bench.etl_day import DAY, raw_paths, reference_path
 from ml.features import (
     MAX_DAYS_SINCE,
     MIN_HOURS,
@@ -41,6 +44,7 @@ from zenthos_assets.silver.transforms import RANGES
 from zenthos_assets.silver.transforms import SCHEMA as SILVER_SCHEMA
 from zenthos_core.messages import EARLIEST_EPOCH_S, MAX_AHEAD_S
 
+RAW: Final = "--json"
 START: Final = pd.Timestamp(DAY, tz="UTC")
 _TEXTS: Final = ["topic", "$.device_id", "$.firmware_version"]
 _STATISTICS: Final = {
@@ -71,7 +75,11 @@ def contend(folder: Path, stages: Stages) -> None:
 
 
 def _silver(folder: Path) -> None:
-    readings = pd.concat([_read(path) for path in bronze_paths(folder)], ignore_index=True)
+    if RAW in sys.argv:
+        parts = [_read_json(path) for path in raw_paths(folder)]
+    else:
+        parts = [_read(path) for path in bronze_paths(folder)]
+    readings = pd.concat(parts, ignore_index=True)
     of_day = readings["time"].between(START, START + timedelta(days=1), inclusive="left")
     once = (
         readings[of_day]
@@ -96,13 +104,38 @@ def _read(path: Path) -> pd.DataFrame:
         for field in table.schema
     ]
     frame = table.cast(pa.schema(fields)).unify_dictionaries().to_pandas()
+    backlog = np.array(['"backlog":true' in "".join(t["literals"]) for t in templates])
+    return _readings(frame, pd.Series(backlog[frame["template"]]))
+
+
+def _read_json(path: Path) -> pd.DataFrame:
+    table = pq.read_table(
+        path, columns=["topic", "payload", "bucket", "received_at"], read_dictionary=["topic"]
+    )
+    payloads = map(msgspec.json.decode, table["payload"].to_pylist())
+    messages = pd.DataFrame.from_records(list(payloads))
+    sensors = pd.DataFrame.from_records(messages.pop("sensors").tolist())
+    hexes = messages["message_id"].str.replace("-", "")
+    messages["message_id"] = hexes.map(bytes.fromhex)
+    backlog = messages.get("backlog", pd.Series(False, index=messages.index))
+    frame = pd.concat(
+        [
+            table.drop(["payload"]).unify_dictionaries().to_pandas(),
+            messages.add_prefix("$."),
+            sensors.add_prefix("$.sensors."),
+        ],
+        axis="columns",
+    )
+    return _readings(frame, backlog.fillna(False).astype(bool))
+
+
+def _readings(frame: pd.DataFrame, backlog: pd.Series) -> pd.DataFrame:
     devices = frame["topic"].cat.rename_categories(lambda topic: topic.split("/")[2])
     check(holds=bool((devices.astype(str) == frame["$.device_id"].astype(str)).all()), what="ids")
     received_s = frame["received_at"].astype("int64") / 1e6
     seconds = frame["$.timestamp"]
     suspect = ~seconds.between(EARLIEST_EPOCH_S, received_s + MAX_AHEAD_S)
     told = pd.to_datetime(seconds, unit="s", utc=True).astype("datetime64[us, UTC]")
-    backlog = np.array(['"backlog":true' in "".join(t["literals"]) for t in templates])
     return pd.DataFrame(
         {
             "bucket": frame["bucket"],
@@ -117,7 +150,7 @@ def _read(path: Path) -> pd.DataFrame:
             "firmware_version": frame["$.firmware_version"].astype(str),
             "model_version": None,
             "clock_suspect": suspect,
-            "backlog": backlog[frame["template"]],
+            "backlog": backlog,
         }
     )
 

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from zenthos_assets.bronze import codec
-from zenthos_assets.bronze.codec import BUCKET, TEMPLATE
+from zenthos_assets.bronze.codec import BUCKET, TEMPLATE, Layout
 from zenthos_assets.bronze.reader import Reader, columns_of, texts_of
 from zenthos_assets.bronze.readings import MALFORMED_SCHEMA, Parsed, read_rows
 from zenthos_assets.bronze.transforms import Mask, bucket_of
@@ -29,12 +29,10 @@ def read_telemetry(data: bytes, buckets: Buckets | None = None) -> Parsed:
     Raises:
         ArchiveError: where `data` is no whole object.
     """
-    layout = codec.layout_of(codec.open_object(data))
-    if layout is None:
+    found = read_columns(data, buckets)
+    if found is None:
         return _read_plain(data, buckets)
-    file = codec.open_object(data, ["topic", *texts_of(layout)])
-    groups = row_groups(file, buckets)
-    table = _within(file.read_row_groups(groups, columns=columns_of(layout)), buckets)
+    table, layout = found
     reader = Reader(table, layout)
     readings = reader.readings()
     if reader.fine.all():
@@ -42,9 +40,21 @@ def read_telemetry(data: bytes, buckets: Buckets | None = None) -> Parsed:
     rest = pa.array(~reader.fine)
     shredded = table[TEMPLATE].filter(rest).null_count < np.count_nonzero(~reader.fine)
     names = None if shredded else codec.OWN_COLUMNS
-    whole = _within(codec.open_object(data).read_row_groups(groups, columns=names), buckets)
+    file = codec.open_object(data)
+    whole = _within(file.read_row_groups(row_groups(file, buckets), columns=names), buckets)
     rows = codec.restore(whole.filter(rest), layout if shredded else codec.NOTHING_SHREDDED)
     return _completed(readings, reader.fine, rows)
+
+
+@codec.whole()
+def read_columns(data: bytes, buckets: Buckets | None) -> tuple[pa.Table, Layout] | None:
+    """The columns that readings are made of (rule 3); None where nothing is shredded."""
+    layout = codec.layout_of(codec.open_object(data))
+    if layout is None:
+        return None
+    file = codec.open_object(data, ["topic", *texts_of(layout)])
+    groups = row_groups(file, buckets)
+    return _within(file.read_row_groups(groups, columns=columns_of(layout)), buckets), layout
 
 
 def row_groups(file: pq.ParquetFile, buckets: Buckets | None) -> list[int]:

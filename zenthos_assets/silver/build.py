@@ -7,35 +7,31 @@
 """
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import date
-from itertools import repeat
+from functools import partial
 from typing import Final, TypeVar
 
 import polars as pl
 
 from zenthos_assets import parquet
 from zenthos_assets.bronze import codec
-from zenthos_assets.bronze.readings import MALFORMED_SCHEMA, READING_SCHEMA, Parsed
-from zenthos_assets.bronze.shredded import read_telemetry
+from zenthos_assets.bronze.together import read_together
 from zenthos_assets.silver.reference import Reference
 from zenthos_assets.silver.tally import Tally, merge, process
 from zenthos_assets.silver.transforms import SCHEMA
 from zenthos_core import lake
 from zenthos_core.blobs import BlobStore
-from zenthos_core.errors import ArchiveError
 
-SLICE_ROWS: Final = 2_000_000
-"""Archived messages handled at once: about 1.5 GiB beside the objects read and written. Smaller
-slices read more of what they do not need."""
+SLICE_ROWS: Final = 1_500_000
+"""Archived messages handled at once, about 1 GiB, while the next are read. Smaller slices read more
+of what they do not need."""
 
+S = TypeVar("S")
 T = TypeVar("T")
-
-READERS: Final = 2
-"""Objects that are read at once: half of that is Python's own and does not use other cores."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +96,7 @@ def for_each_slice(
 ) -> list[T]:
     """What `use` makes of the readings and malformed messages of each slice, in order (rule 1).
 
-    The frames are as `process` takes them; none is held while the next are read.
+    The frames are as `process` takes them; the next ones are read meanwhile.
 
     Raises:
         ArchiveError: where an object is damaged; it says which.
@@ -108,35 +104,20 @@ def for_each_slice(
     archived = {key: store.get(lake.BRONZE, key) for key in object_keys}
     rows = 0
     for key, data in archived.items():
-        with _naming(key):
+        with codec.naming(key):
             rows += codec.open_object(data).metadata.num_rows
     slices = parquet.bucket_slices(rows, slice_rows, buckets or parquet.ALL_BUCKETS)
-    return [use(*_read_slice(archived, piece)) for piece in slices]
+    read = partial(read_together, archived)
+    return [use(*frames) for frames in _one_ahead(slices, read)]
 
 
-def _read_slice(
-    archived: Mapping[str, bytes], buckets: parquet.Buckets
-) -> tuple[pl.DataFrame, pl.DataFrame]:
-    readings = [pl.Schema({**READING_SCHEMA, "bucket": pl.UInt16()}).to_frame()]
-    malformed = [pl.Schema({**MALFORMED_SCHEMA, "object_key": pl.String()}).to_frame()]
-    with ThreadPoolExecutor(READERS) as pool:
-        parsed = pool.map(_parse, archived, archived.values(), repeat(buckets))
-        for key, part in zip(archived, parsed, strict=True):
-            readings.append(part.readings.select(readings[0].columns))
-            malformed.append(part.malformed.with_columns(object_key=pl.lit(key)))
-    return pl.concat(readings), pl.concat(malformed)
-
-
-def _parse(key: str, data: bytes, buckets: parquet.Buckets) -> Parsed:
-    with _naming(key):
-        return read_telemetry(data, buckets)
-
-
-@contextmanager
-def _naming(key: str) -> Iterator[None]:
-    try:
-        yield
-    except ArchiveError as error:
-        raise ArchiveError(
-            f"{lake.BRONZE}/{key}: {error}; restore the object from a backup and run again"
-        ) from error
+def _one_ahead(items: Sequence[S], work: Callable[[S], T]) -> Iterator[T]:
+    """The work on each item, in order; that on the next is done meanwhile."""
+    with ThreadPoolExecutor(1) as worker:
+        coming: Future[T] | None = None
+        for item in items:
+            done, coming = coming, worker.submit(work, item)
+            if done is not None:
+                yield done.result()
+        if coming is not None:
+            yield coming.result()
