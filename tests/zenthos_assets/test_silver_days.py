@@ -211,7 +211,7 @@ def test_a_damaged_archive_says_which_object(farmyard: Farmyard) -> None:
     archive(farmyard, hourly())
     [(key,)] = farmyard.execute("SELECT object_key FROM bronze_objects")
     farmyard.store.put(lake.BRONZE, key, farmyard.store.get(lake.BRONZE, key)[:-20])
-    with pytest.raises(ArchiveError, match=rf"zenthos-bronze/{key}: .*restore the object"):
+    with pytest.raises(ArchiveError, match=f"{key} is damaged"):
         build(farmyard, DAY)
     assert built(farmyard) == 0
 
