@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import dagster as dg
 import httpx
 import psycopg
+from pydantic import PrivateAttr
 
 from zenthos_core.blobs import BlobStore, store_of
 from zenthos_core.database import connect
@@ -23,11 +24,14 @@ class Platform(dg.ConfigurableResource[None]):
     """Databases, lake, OTA server and MLflow, by the settings that hold in `directory`."""
 
     directory: str | None = None
+    _settings: Settings | None = PrivateAttr(default=None)
 
     @property
     def settings(self) -> Settings:
-        """The settings as they are now."""
-        return load_settings(Path(self.directory) if self.directory else None)
+        """The settings as they were when first asked for; each run and tick has a resource of its own."""
+        if self._settings is None:
+            self._settings = load_settings(Path(self.directory) if self.directory else None)
+        return self._settings
 
     def store(self) -> BlobStore:
         """The data lake."""
