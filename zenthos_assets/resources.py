@@ -28,7 +28,7 @@ class Platform(dg.ConfigurableResource[None]):
 
     @property
     def settings(self) -> Settings:
-        """The settings as they were when first asked for; each run and tick has a resource of its own."""
+        """Those that held when first asked for; each run and tick has a resource of its own."""
         if self._settings is None:
             self._settings = load_settings(Path(self.directory) if self.directory else None)
         return self._settings
