@@ -7,7 +7,7 @@ PYTEST := $(BIN)/python -m pytest
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo dev-up dev-down status test test-all check lint types lock clean
+.PHONY: help setup demo dev-up dev-down status test test-all coverage check lint types lock clean
 
 help: ## Show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -43,7 +43,16 @@ lint: $(READY)
 types: $(READY)
 	$(BIN)/mypy
 
-check: lint types test-all ## What CI runs: ruff, mypy, every test
+# The tests of what takes values and returns values; which files that is, pyproject.toml says.
+RULES := tests/ml/test_features.py tests/ml/test_dataset.py $(addprefix tests/zenthos_assets/test_, \
+	$(addsuffix .py, bronze bronze_checks bronze_codec bronze_shredded bronze_together gold_rules \
+	model_transforms order parquet rollup silver_build silver_examine silver_transforms \
+	silver_weather transforms))
+
+coverage: $(READY) ## Show that tests reach every line of the transforms
+	$(PYTEST) -q -n $(WORKERS) $(RULES) --cov
+
+check: lint types test-all coverage ## What CI runs: ruff, mypy, every test, coverage
 
 lock: $(READY) ## Resolve requirements.txt again (needs uv on PATH)
 	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 \
