@@ -31,10 +31,10 @@ status: $(READY) ## Show the services of the stack
 	@$(BIN)/zenthos status
 
 test: $(READY) ## Run the tests that fit in 15 minutes
-	$(PYTEST) -q -n $(WORKERS) -m "not fault and not bench"
+	$(PYTEST) -q -n $(WORKERS) --dist worksteal -m "not fault and not bench"
 
 test-all: $(READY) ## Run every test
-	$(PYTEST) -q -n $(WORKERS)
+	$(PYTEST) -q -n $(WORKERS) --dist worksteal
 
 lint: $(READY)
 	$(BIN)/ruff check .
@@ -50,7 +50,7 @@ RULES := tests/ml/test_features.py tests/ml/test_dataset.py $(addprefix tests/ze
 	silver_weather transforms))
 
 coverage: $(READY) ## Show that tests reach every line of the transforms
-	$(PYTEST) -q -n $(WORKERS) $(RULES) --cov
+	$(PYTEST) -q -n $(WORKERS) --dist worksteal $(RULES) --cov
 
 check: lint types test-all coverage ## What CI runs: ruff, mypy, every test, coverage
 

@@ -211,7 +211,7 @@ def install_timescaledb(folder: Path) -> Path:
 
 
 class MosquittoServer(ServerProcess):
-    """A broker with the project's configuration and the service account of ingest."""
+    """A broker with the project's configuration and its service accounts."""
 
     def __init__(
         self,
@@ -224,9 +224,11 @@ class MosquittoServer(ServerProcess):
         self.port = find_free_port()
         self.username = "svc-ingest"
         self.password = secrets.token_hex(8)
+        self.replay_password = secrets.token_hex(8)
         self.broker = broker.Broker(programs, folder / "mosquitto", self.port, tls, public_key_file)
         self.broker.configure()
         set_account(self.broker.password_file, self.username, self.password)
+        set_account(self.broker.password_file, "svc-replay", self.replay_password)
         super().__init__(
             self.broker.command(),
             folder / "mosquitto.log",

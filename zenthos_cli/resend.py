@@ -1,4 +1,4 @@
-"""Publishing some messages as the platform's own account, each of them acknowledged."""
+"""Publishing some messages as an account of its own, each of them acknowledged."""
 
 import secrets
 import socket
@@ -37,14 +37,14 @@ def _connected(settings: Settings) -> Iterator[tuple[socket.socket, Iterator[mqt
         with socket.create_connection(address, timeout=TIMEOUT_S) as connection:
             hello = mqtt.encode_connect(
                 f"resend-{secrets.token_hex(4)}",
-                settings.mqtt_username,
-                settings.mqtt_password.get_secret_value(),
+                settings.mqtt_replay_username,
+                settings.mqtt_replay_password.get_secret_value(),
                 keep_alive_s=KEEP_ALIVE_S,
                 clean_start=True,
             )
             connection.sendall(hello)
             packets = _packets(connection)
-            _expect(packets, mqtt.Connack, settings.mqtt_username)
+            _expect(packets, mqtt.Connack, settings.mqtt_replay_username)
             yield connection, packets
     except OSError as error:
         raise ZenthosError(

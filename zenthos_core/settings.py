@@ -61,6 +61,12 @@ class Settings(BaseSettings):
     mqtt_port: Port = Field(1883, description="Port of the broker, as the services reach it.")
     mqtt_username: str = Field("svc-ingest", description="Service account of ingest.")
     mqtt_password: SecretStr = Field(SecretStr(""), description="Password of that account.")
+    mqtt_replay_username: str = Field(
+        "svc-replay", description="Service account of `zenthos errors replay`."
+    )
+    mqtt_replay_password: SecretStr = Field(
+        SecretStr(""), description="Password of that account, too."
+    )
     mqtt_public_address: str = Field(
         "127.0.0.1:1883", description="Broker as devices reach it, told to them at registration."
     )

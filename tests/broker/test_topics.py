@@ -126,6 +126,15 @@ def test_ingest_publishes_acknowledgements_alone(shared_broker: TokenBroker) -> 
             assert ingest.publish(topic) == NOT_AUTHORIZED
 
 
+def test_replay_publishes_telemetry_alone(shared_broker: TokenBroker, platform: Client) -> None:
+    with Client(shared_broker, "svc-replay", shared_broker.replay_password) as replay:
+        assert replay.publish(f"{OWN}/telemetry", b"1") == DELIVERED
+        wait_until(lambda: platform.received == [(f"{OWN}/telemetry", b"1")])
+    for topic in (f"{OWN}/ota", f"{OWN}/ack", f"{OWN}/status", "zenthos/telemetry"):
+        with Client(shared_broker, "svc-replay", shared_broker.replay_password) as replay:
+            assert replay.publish(topic) == NOT_AUTHORIZED
+
+
 def test_a_last_will_on_its_own_topic_is_published(
     shared_broker: TokenBroker, platform: Client
 ) -> None:

@@ -38,8 +38,7 @@ def zenthos(ops_url: str, mosquitto: MosquittoServer, monkeypatch: pytest.Monkey
     monkeypatch.setenv("ZENTHOS_DATABASE_URL", ops_url)
     monkeypatch.setenv("ZENTHOS_MQTT_HOST", mosquitto.host)
     monkeypatch.setenv("ZENTHOS_MQTT_PORT", str(mosquitto.port))
-    monkeypatch.setenv("ZENTHOS_MQTT_USERNAME", mosquitto.username)
-    monkeypatch.setenv("ZENTHOS_MQTT_PASSWORD", mosquitto.password)
+    monkeypatch.setenv("ZENTHOS_MQTT_REPLAY_PASSWORD", mosquitto.replay_password)
     monkeypatch.setenv("COLUMNS", "160")
     return lambda *arguments: CliRunner().invoke(app, ["errors", *arguments])
 
@@ -85,8 +84,8 @@ def test_what_cannot_be_done_says_why(
     assert "no error 9: `zenthos errors list`" in zenthos("replay", "9").stderr
     assert "single number" in zenthos("replay", "1", "2", "--payload", "x").stderr
     assert "no-such-file" in zenthos("replay", "1", "--payload", "no-such-file").stderr
-    monkeypatch.setenv("ZENTHOS_MQTT_PASSWORD", "wrong")
-    assert "the broker refuses svc-ingest" in zenthos("replay", "1").stderr
+    monkeypatch.setenv("ZENTHOS_MQTT_REPLAY_PASSWORD", "wrong")
+    assert "the broker refuses svc-replay" in zenthos("replay", "1").stderr
     monkeypatch.setenv("ZENTHOS_MQTT_PORT", "1")
     assert "is the stack up?" in zenthos("replay", "1").stderr
     monkeypatch.setenv("ZENTHOS_DATABASE_URL", "postgresql://zenthos@127.0.0.1:1/zenthos_ops")

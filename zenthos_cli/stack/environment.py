@@ -32,11 +32,16 @@ DATABASES: Final = {
 """Databases of the embedded Postgres, by the setting that holds their URL."""
 
 
+def _password() -> str:
+    return secrets.token_urlsafe(24)
+
+
 class Secrets(msgspec.Struct):
     """Passwords of the embedded servers, kept in `secrets.json`."""
 
     postgres: str
     mqtt: str
+    mqtt_replay: str = msgspec.field(default_factory=_password)
 
 
 @dataclass(frozen=True)
@@ -125,6 +130,7 @@ def _defaults(wanted: Settings, home: Path, kept: Secrets) -> dict[str, object]:
         "postgres_bin": Path(program("pg_dump")).parent,
         "blob_url": (home / "blobs").as_uri(),
         "mqtt_password": SecretStr(kept.mqtt),
+        "mqtt_replay_password": SecretStr(kept.mqtt_replay),
         "mqtt_public_address": f"{wanted.mqtt_host}:{wanted.mqtt_port}",
         "mqtt_ca_file": keys / "ca.pem",
         "ota_url": f"http://{LOOPBACK}:{wanted.ota_port}",
@@ -150,7 +156,7 @@ def _device_accounts(broker: Path, device_tokens: bool) -> dict[str, object]:
 
 def _keep_secrets(path: Path) -> Secrets:
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Secrets)
+        kept = msgspec.json.decode(path.read_bytes(), type=Secrets)
     except msgspec.DecodeError as error:
         raise ConfigurationError(f"{path} is damaged ({error}): restore it") from None
     except FileNotFoundError:
@@ -159,9 +165,9 @@ def _keep_secrets(path: Path) -> Secrets:
                 f"{path} is missing, and with it the password of {path.parent / 'postgres'}:"
                 " restore it, or remove that folder to begin anew"
             ) from None
-    made = Secrets(postgres=secrets.token_urlsafe(24), mqtt=secrets.token_urlsafe(24))
-    write_private(path, msgspec.json.encode(made))
-    return made
+        kept = Secrets(postgres=_password(), mqtt=_password())
+    write_private(path, msgspec.json.encode(kept))  # with what an older file did not hold
+    return kept
 
 
 def _token(keys: Path, subject: str, role: Role, scopes: list[str]) -> str:

@@ -59,8 +59,11 @@ def prepare_services(environment: StackEnvironment, programs: Mosquitto | None) 
         broker = environment.broker(programs)
         broker.configure()
         settings = environment.settings
-        password = settings.mqtt_password.get_secret_value()
-        set_account(broker.password_file, settings.mqtt_username, password)
+        for user, password in (
+            (settings.mqtt_username, settings.mqtt_password),
+            (settings.mqtt_replay_username, settings.mqtt_replay_password),
+        ):
+            set_account(broker.password_file, user, password.get_secret_value())
     create_buckets(environment.settings)
     _prepare_dagster(environment)
     (environment.home / "mlflow").mkdir(exist_ok=True)
