@@ -26,8 +26,8 @@ from zenthos_assets.silver.transforms import SCHEMA
 from zenthos_core import lake
 from zenthos_core.blobs import BlobStore
 
-SLICE_ROWS: Final = 1_500_000
-"""Archived messages handled at once, about 1 GiB, while the next are read. Smaller slices read more
+SLICE_ROWS: Final = 750_000
+"""Archived messages handled at once, some 0.6 GiB, while the next are read. Smaller slices read more
 of what they do not need."""
 
 S = TypeVar("S")
