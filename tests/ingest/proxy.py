@@ -109,7 +109,8 @@ class Proxy:
             data = b""
             with suppress(OSError):
                 data = end.recv(65_536)
-            data, ended, silent = self._limit(data, to_server=peer.getpeername() == self._target)
+            from_client = end.getsockname() == self._listener.getsockname()
+            data, ended, silent = self._limit(data, to_server=from_client)
             try:
                 peer.sendall(data)
             except OSError:
