@@ -27,8 +27,8 @@ from zenthos_core import lake
 from zenthos_core.blobs import BlobStore
 
 SLICE_ROWS: Final = 750_000
-"""Archived messages handled at once, some 0.6 GiB, while the next are read. Smaller slices read more
-of what they do not need."""
+"""Archived messages handled at once, some 0.6 GiB, while the next are read. Smaller slices would
+read more of what they do not need."""
 
 S = TypeVar("S")
 T = TypeVar("T")
