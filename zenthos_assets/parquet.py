@@ -140,28 +140,6 @@ def bucket_slices(rows: int, most: int, buckets: Buckets = ALL_BUCKETS) -> list[
     return list(pairwise(cuts))
 
 
-def write_days(
-    store: BlobStore,
-    place: tuple[str, str],
-    frame: pl.DataFrame,
-    days: Iterable[date],
-    *,
-    day: pl.Expr,
-) -> dict[date, int]:
-    """Replace the objects of `days` in (bucket, table) with the rows of each; returns their counts.
-
-    A day without rows gets an object without rows: it was built, and nothing was there.
-    """
-    bucket, table = place
-    parts = by_day(frame, day)
-    counts = {}
-    for wanted in days:
-        part = parts.get(wanted, frame.clear())
-        store.put(bucket, lake.day_key(table, wanted), encode(part))
-        counts[wanted] = len(part)
-    return counts
-
-
 def by_day(frame: pl.DataFrame, day: pl.Expr) -> dict[date, pl.DataFrame]:
     """The rows of each day that has some, in their order; `day` is an expression."""
     days = frame.select(day.alias("day"))["day"]
@@ -173,7 +151,7 @@ def by_day(frame: pl.DataFrame, day: pl.Expr) -> dict[date, pl.DataFrame]:
     return {key[0]: part for key, part in parts.items()}
 
 
-def put_days(
+def write_days(
     store: BlobStore,
     place: tuple[str, Callable[[date], str]],
     frame: pl.DataFrame,

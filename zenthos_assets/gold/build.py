@@ -4,12 +4,12 @@ The rules are those of zenthos_assets/runs.py. What a partition is made of is na
 checksums that etl_runs has of its upstream partitions.
 """
 
-import hashlib
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import date, timedelta
+from functools import partial
 
 import dagster as dg
 import polars as pl
@@ -154,7 +154,10 @@ class Builder:
         for group in batches(stale, found.rows, rows_at_once, self.recipe.step_days):
             begin = time.monotonic()
             frame = make(group)
-            written = write_objects(self.store, table, frame, group)
+            place = (lake.GOLD, partial(lake.day_key, table.name))
+            written = parquet.write_days(
+                self.store, place, frame, group, day=pl.col(table.time).cast(pl.Date)
+            )
             spent = (time.monotonic() - begin) / len(group)
             builds = {day: made(found, day, written[day], spent) for day in group}
             with self.connection.transaction():
@@ -209,21 +212,6 @@ def batches(
             weight = weights.get(day, 0)
         groups[-1].append(day)
     return groups
-
-
-def write_objects(
-    store: BlobStore, table: Table, frame: pl.DataFrame, days: Iterable[date]
-) -> dict[date, tuple[str, int]]:
-    """Replace the objects of days; returns the SHA-256 and the rows of each."""
-    day = pl.col(table.time).cast(pl.Date)
-    parts = frame.with_columns(_day=day).partition_by("_day", as_dict=True, include_key=False)
-    written = {}
-    for wanted in days:
-        part = parts.get((wanted,), frame.clear())
-        data = parquet.encode(part)
-        store.put(lake.GOLD, lake.day_key(table.name, wanted), data)
-        written[wanted] = (hashlib.sha256(data).hexdigest(), len(part))
-    return written
 
 
 def describe(context: dg.AssetExecutionContext, outcome: Outcome) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import date
+from functools import partial
 from typing import Final
 
 import polars as pl
@@ -178,7 +179,7 @@ def write_statistics(
 ) -> None:
     """Replace the statistics of those days; those of a piece are made when it is joined."""
     if target.buckets == ALL_BUCKETS:
-        place = (lake.SILVER, STATISTICS)
+        place = (lake.SILVER, partial(lake.day_key, STATISTICS))
         parquet.write_days(store, place, found, days, day=pl.col("day"))
 
 

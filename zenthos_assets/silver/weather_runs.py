@@ -34,7 +34,7 @@ def weather_days(run: Session, days: Sequence[date]) -> Outcome:
         begin = time.monotonic()
         of_slice = partial(_of_slice, reference.placements, group)
         weather = farm_weather(for_each_slice(run.store, keys, of_slice))
-        written = parquet.put_days(
+        written = parquet.write_days(
             run.store, (lake.SILVER, key_of), weather, group, day=pl.col("hour").dt.date()
         )
         spent_s = (time.monotonic() - begin) / len(group)
