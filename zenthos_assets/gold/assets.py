@@ -121,10 +121,11 @@ def rollup_asset(
             wrong += problems(frame, table.key, ROLLUP_RANGES)
         describe(context, outcome)
         shown = read_window(builder.store, (lake.GOLD, table.name), days[-PLOT_DAYS:], schema)
-        picture = plots.lines_by_device(
-            shown, table.time, "soil_avg", title="soil moisture at 5 cm", unit="%"
-        )
-        context.add_asset_metadata({"soil_moisture": picture}, partition_key=str(days[-1]))
+        if shown[table.time].n_unique() > 1:  # a line has two ends
+            picture = plots.lines_by_device(
+                shown, table.time, "soil_avg", title="soil moisture at 5 cm", unit="%"
+            )
+            context.add_asset_metadata({"soil_moisture": picture}, partition_key=str(days[-1]))
         return dg.MaterializeResult(
             check_results=[
                 reconciles(samples, sum(found.rows.values())),
@@ -205,11 +206,10 @@ def ml_features(
         windows += full_windows(frame)
     describe(context, outcome)
     shown = read_window(store, (lake.GOLD, FEATURES_TABLE.name), days[-PLOT_DAYS:], FEATURES_SCHEMA)
-    pictures = {
-        "soil_moisture": plots.lines_by_device(
+    pictures = {"distributions": distributions(shown, FEATURES)}
+    if shown["date"].n_unique() > 1:
+        pictures["soil_moisture"] = plots.lines_by_device(
             shown, "date", "soil_7d_avg", title="soil moisture, 7-day mean", unit="%"
-        ),
-        "distributions": distributions(shown, FEATURES),
-    }
+        )
     context.add_asset_metadata(pictures, partition_key=str(days[-1]))
     return dg.MaterializeResult(check_results=[valid(wrong, "features_valid"), coverage(windows)])
