@@ -82,7 +82,8 @@ def test_anyone_reads_typed_columns_at_their_paths(tmp_path: Path) -> None:
     assert frame["$.message_id"][9] == UUID(int=9).bytes
     assert frame["bucket"].unique().to_list() == [bucket_of("soil-1")]
     query = 'SELECT max("$.sensors.temperature"), sum("$.seq") FROM read_parquet(?)'
-    found = duckdb.execute(query, [str(tmp_path / "hour.parquet")]).fetchone()
+    with duckdb.connect() as connection:
+        found = connection.execute(query, [str(tmp_path / "hour.parquet")]).fetchone()
     assert found == (Number("20.09"), 45)
 
 

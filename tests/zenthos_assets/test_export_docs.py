@@ -75,7 +75,8 @@ def test_everything_shown_works(capfd: pytest.CaptureFixture[str]) -> None:
     for command in commands.splitlines():
         done = CliRunner().invoke(app, command.split()[1:])
         assert done.exit_code == 0, (command, done.stderr)
-    answers = [duckdb.sql(query).fetchall() for query in blocks("sql")]
+    with duckdb.connect() as connection:
+        answers = [connection.sql(query).fetchall() for query in blocks("sql")]
     assert answers[0] == [("soil-1", 11, 30.0)]
     assert answers[1] == [(1, 30.0)]
     assert [soil for _, soil in answers[2]] == [30.0, 30.0]
