@@ -10,6 +10,7 @@ import polars as pl
 from zenthos_assets.gold.checks import DAILY_KEY, HOURLY_KEY
 from zenthos_assets.gold.warehouse import Table
 from zenthos_assets.silver.checks import SILVER_KEY
+from zenthos_assets.silver.views import COLUMNS as SILVER_COLUMNS
 from zenthos_assets.tables import column_schema
 from zenthos_core import lake
 
@@ -131,26 +132,26 @@ TRENDS_COLUMNS: Final = {
 }
 
 HISTORICAL_COLUMNS: Final = {
-    name: Column(meaning, _of(SILVER_KEY, name))
-    for name, meaning in {
-        "device_id": "",
-        "time": "by the device's clock, or of receipt where that is suspect",
-        "message_id": "",
-        "farm_id": "at that time",
-        "received_at": "by the clock of ingest",
-        "soil_moisture": "% at 5 cm",
-        "temperature": "°C",
-        "humidity": "%RH",
-        "light_level": "lux",
-        "battery_voltage": "V",
-        "rainfall_mm": "mm since the last reading",
-        "soil_moisture_20cm": "%",
-        "soil_moisture_40cm": "%",
-        "signal_strength": "dBm",
-        "firmware_version": "",
-        "model_version": "",
-        "quality": "columns that are not to be taken at face value",
-        "weather_condition": "of the farm in that hour",
-        "irrigation_event": "whether the farm was being irrigated",
-    }.items()
+    name: Column(SILVER_COLUMNS[name], _of(SILVER_KEY, name))
+    for name in (
+        "device_id",
+        "time",
+        "message_id",
+        "farm_id",
+        "received_at",
+        "soil_moisture",
+        "temperature",
+        "humidity",
+        "light_level",
+        "battery_voltage",
+        "rainfall_mm",
+        "soil_moisture_20cm",
+        "soil_moisture_40cm",
+        "signal_strength",
+        "firmware_version",
+        "model_version",
+        "quality",
+        "weather_condition",
+        "irrigation_event",
+    )
 }

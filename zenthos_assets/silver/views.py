@@ -28,6 +28,8 @@ COLUMNS: Final = {
     "extra": "other sensors, JSON",
     "signal_strength": "dBm",
     "seq": "the device's own counter",
+    "firmware_version": "as the device reported",
+    "model_version": "as the device reported",
     "clock_suspect": "the device's timestamp cannot be",
     "backlog": "sent from the device's buffer after an outage",
     "device_model": "of the placement at that time",
