@@ -20,7 +20,7 @@ from tests.zenthos_assets.conftest import HOUR_KEY, RECEIVED, Farmyard, reading
 from tests.zenthos_assets.dagster_server import ask, eventually, running_dagster
 from zenthos_assets import launch
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.e2e, pytest.mark.fault, pytest.mark.timeout(1200)]
 
 PATIENCE_S = 300
 FIRST, LAST = "2026-11-01", "2026-11-20"
