@@ -48,7 +48,7 @@ def test_migrates_from_several_processes_at_once(empty_url: str) -> None:
     assert [process.wait() for process in processes] == [0, 0, 0]
     with psycopg.connect(empty_url) as connection:
         rows = connection.execute("SELECT version_num FROM alembic_version").fetchall()
-    assert rows == [("0004",)]
+    assert rows == [("0005",)]
 
 
 def test_a_migration_does_not_wait_for_ever(empty_url: str) -> None:
