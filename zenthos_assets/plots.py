@@ -136,3 +136,33 @@ def ridges(frame: pl.DataFrame, labels: Mapping[str, str], title: str) -> dg.Mar
     axes.set_xticks([])
     axes.set_title(title, fontsize="medium")
     return picture(_png(figure), title)
+
+
+def bars_side_by_side(
+    values: Mapping[str, tuple[float, float]], names: tuple[str, str], title: str
+) -> dg.MarkdownMetadataValue:
+    """Two bars for each measure in a plot of its own, since their units differ."""
+    figure = _figure(1.7 * max(2, len(values)), 2)
+    figure.subplots_adjust(wspace=0.6, top=0.72)
+    for place, (name, pair) in enumerate(values.items(), start=1):
+        axes = figure.add_subplot(1, len(values), place)
+        axes.bar(names, pair, color=["tab:blue", "tab:grey"], width=0.7)
+        axes.set_title(name, fontsize="x-small")
+        axes.tick_params(labelsize="x-small")
+    figure.suptitle(title, fontsize="medium")
+    return picture(_png(figure), title)
+
+
+def stacked_bar(parts: Mapping[str, int], title: str) -> dg.MarkdownMetadataValue:
+    """One bar of labelled parts, those of zero left out."""
+    figure = _figure(7, 1.4)
+    axes = figure.subplots()
+    left = 0
+    for name, count in parts.items():
+        if count:
+            axes.barh([0], [count], left=left, label=f"{name} {count:,}")
+            left += count
+    axes.set(title=title, yticks=[], ylim=(-0.5, 1.3))
+    if left:
+        axes.legend(loc="upper left", fontsize="x-small", ncols=6, frameon=False)
+    return picture(_png(figure), title)

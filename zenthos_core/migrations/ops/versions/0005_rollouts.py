@@ -99,6 +99,9 @@ CREATE TABLE deployment_events (
 );
 CREATE INDEX deployment_events_deployment ON deployment_events (deployment_id, id);
 
+-- Predictions of a device since its update.
+CREATE INDEX inference_results_device ON inference_results (device_id, time);
+
 -- When the device last asked for an update; written in batches.
 ALTER TABLE devices ADD COLUMN checked_in_at timestamptz;
 
