@@ -99,6 +99,10 @@ CREATE TABLE deployment_events (
 );
 CREATE INDEX deployment_events_deployment ON deployment_events (deployment_id, id);
 
+-- Another role ends sessions too.
+ALTER TABLE sessions DROP CONSTRAINT sessions_end_reason_check, ADD CHECK (
+  end_reason IN ('logout', 'token_reused', 'disabled', 'password_changed', 'role_changed'));
+
 -- Predictions of a device since its update.
 CREATE INDEX inference_results_device ON inference_results (device_id, time);
 
