@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 from typer.core import TyperGroup
 
-from zenthos_cli import bench_commands, devices, errors, forwarders, users
+from zenthos_cli import bench_commands, devices, errors, forwarders, rollouts, users
 from zenthos_cli.export.commands import export, token
 from zenthos_cli.fleet.commands import replay, simulate
 from zenthos_cli.ledger import ledger
@@ -189,6 +189,7 @@ app.add_typer(bench_commands.app, name="bench")
 app.add_typer(devices.app, name="device")
 app.add_typer(errors.app, name="errors")
 app.add_typer(forwarders.app, name="forwarders")
+app.add_typer(rollouts.app, name="rollout")
 app.add_typer(users.app, name="user")
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.ota_api.conftest import DEVICE_ID, DEVICE_MODEL, Ota, make_ota_settings, running_ota
+from tests.ota_api.releases import bundle
 from zenthos_cli.updating import UpdatingDevice
 from zenthos_core.signing import read_key
 
@@ -40,7 +41,9 @@ def again(ota: Ota, tmp_path: Path) -> UpdatingDevice:
 
 
 def publish(ota: Ota, version: str, counter: int) -> None:
-    release = ota.signer.firmware(version.encode() * 1000, version=version, release_counter=counter)
+    release = ota.signer.firmware(
+        bundle(version.encode() * 1000), version=version, release_counter=counter
+    )
     assert ota.publish(release, path=PUBLISH).status_code == 201
 
 

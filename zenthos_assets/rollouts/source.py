@@ -1,7 +1,7 @@
 """What the operational database knows of rollouts and of what their devices have sent; reads only.
 
 1. Updated devices are those that have the release by this rollout, or have confirmed a boot of it.
-   Each is measured from then on.
+   Each is measured from then on, to the second, as devices tell time.
 2. Control are devices that the rollout is for, by model, farm and tag, which it has not offered the
    release; where it has offered it to all, those that do not run it yet. They were heard of in the
    window, and are measured over all of it.
@@ -34,7 +34,8 @@ FROM rollouts o JOIN release_targets t USING (release_id, device_model)
 WHERE o.state = 'running' ORDER BY o.created_at, o.id"""
 
 _UPDATED: Final = """
-SELECT device_id, greatest(coalesce(confirmed_at, changed_at), %(floor)s) AS since
+SELECT device_id,
+  greatest(date_trunc('second', coalesce(confirmed_at, changed_at)), %(floor)s) AS since
 FROM deployments
 WHERE rollout_id = %(id)s
   AND (state IN ('success', 'already-installed') OR confirmed_at IS NOT NULL)
