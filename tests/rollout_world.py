@@ -27,8 +27,8 @@ from zenthos_core.signing import read_key
 from zenthos_core.tokens import Role
 
 GOOD = {"soil_moisture": 31.0, "temperature": 20.5, "battery_voltage": 3.9}
-READINGS = 3
-"""Of a device in a round: as many as prove an update."""
+READINGS = 8
+"""Of a device in a round: three prove an update, 20 of a cohort are compared."""
 
 STORED_WITHIN_S = 30.0
 

@@ -1,4 +1,4 @@
-"""A good release reaches every device; a bad one stops by itself, and what it reached comes back."""
+"""A good release reaches every device; a bad one stops by itself and is taken back."""
 
 from collections.abc import Iterator
 from pathlib import Path

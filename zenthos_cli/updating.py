@@ -62,6 +62,9 @@ class Kept(msgspec.Struct):
     newest_counters: dict[str, int] = {}
     """By slot: `firmware` or the model's name."""
 
+    hashes: dict[str, str] = {}
+    """SHA-256 of what runs, by slot."""
+
     report_counter: int = 0
     done_with: int | None = None
     """The deployment of the last final report."""
@@ -87,11 +90,10 @@ class UpdatingDevice:
         file = self.folder / "nvs.json"
         self.kept = msgspec.json.decode(file.read_bytes(), type=Kept) if file.exists() else Kept()
 
-    def flash(self, version: str, counter: int = 0) -> None:
+    def flash(self, version: str, binary: bytes = b"", counter: int = 0) -> None:
         """Give it firmware as the factory does: over the wire, not over the air."""
-        self.kept.firmware_version = version
-        self.kept.newest_counters["firmware"] = counter
-        self._keep()
+        sha256 = hashlib.sha256(binary).hexdigest()
+        self.install({"version": version, "release_counter": counter, "sha256": sha256}, None)
 
     def update(self, model: str | None = None) -> str:
         """Ask once for firmware, or for a model by name; returns the state that it ends in.
@@ -117,7 +119,9 @@ class UpdatingDevice:
 
     def install(self, manifest: dict[str, Any], model: str | None) -> None:
         """Rule 3: what was verified is what runs from now on."""
-        self.kept.newest_counters[model or "firmware"] = manifest["release_counter"]
+        slot = model or "firmware"
+        self.kept.newest_counters[slot] = manifest["release_counter"]
+        self.kept.hashes[slot] = manifest["sha256"]
         if model is None:
             self.kept.firmware_version = manifest["version"]
         else:
@@ -194,10 +198,7 @@ class _Update:
         device, faults = self._device, self._device.faults
         keys = _fetch_keys(self._http, device.root_public_key)
         if offer["version"] == device.runs(self._model):
-            if offer["release_counter"] > self._newest():
-                manifest = _verify_offer(offer, keys, self._describe(), int(device.clock()))
-                device.install(manifest, self._model)
-            return self._report("already-installed", version=offer["version"])
+            return self._have_it_already(offer, keys)
         manifest = _verify_offer(offer, keys, self._describe(), int(device.clock()))
         self._report("downloading")
         if faults.fails_at == "download":
@@ -214,6 +215,16 @@ class _Update:
         device.install(manifest, self._model)
         sha256 = hashlib.sha256(path.read_bytes() + b"." * faults.wrong_hash).hexdigest()
         return self._report("success", version=manifest["version"], sha256=sha256)
+
+    def _have_it_already(self, offer: dict[str, Any], keys: dict[str, Any]) -> str:
+        """Rule 3; the hash is that of what it runs, whatever was offered under the version."""
+        device, slot = self._device, self._model or "firmware"
+        sha256 = device.kept.hashes.get(slot)
+        if offer["release_counter"] > self._newest():
+            manifest = _verify_offer(offer, keys, self._describe(), int(device.clock()))
+            if manifest["sha256"] == sha256:
+                device.install(manifest, self._model)
+        return self._report("already-installed", version=offer["version"], sha256=sha256)
 
     def _describe(self) -> dict[str, Any]:
         device = self._device

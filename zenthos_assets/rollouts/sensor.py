@@ -28,7 +28,7 @@ from zenthos_assets.rollouts.transforms import Cohort, Quality
 from zenthos_core.errors import ZenthosError
 
 INTERVAL_S: Final = 30
-NOTHING: Final = "wait"
+NOTHING: Final = "hold"
 """The server's word for an evaluation that changes nothing."""
 
 ROLLOUTS: Final = dg.AssetSpec(

@@ -3,8 +3,9 @@
 1. Updated devices are those that have the release by this rollout, or have confirmed a boot of it.
    Each is measured from then on, to the second, as devices tell time.
 2. Control are devices that the rollout is for, by model, farm and tag, which it has not offered the
-   release; where it has offered it to all, those that do not run it yet. They were heard of in the
-   window, and are measured over all of it.
+   release; where it has offered it to all, those that do not run it yet. Each is measured from the
+   beginning of an updated one on, so that both sides saw the same hours of the day, and was heard
+   of since.
 3. The window begins with the first update and is WINDOW long at most. Of each side DEVICES devices
    at most are measured, always the same ones, so that a tick costs the same for any fleet.
 4. The ranges are those of silver.
@@ -13,7 +14,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Final
+from itertools import cycle
+from typing import Final
 from uuid import UUID
 
 import psycopg
@@ -42,7 +44,7 @@ WHERE rollout_id = %(id)s
 ORDER BY hashtext(device_id), device_id LIMIT %(devices)s"""
 
 _CONTROL: Final = """
-SELECT d.id FROM devices d
+SELECT d.id, d.last_seen FROM devices d
 WHERE d.device_model = %(device_model)s AND d.decommissioned_at IS NULL
   AND (%(farm_id)s::uuid IS NULL OR d.farm_id = %(farm_id)s)
   AND (%(tag)s::text IS NULL OR d.tags @> ARRAY[%(tag)s::text])
@@ -94,6 +96,10 @@ CROSS JOIN LATERAL (
 ) i"""
 
 
+Devices = Sequence[tuple[str, datetime]]
+"""Ids, each with a moment."""
+
+
 @dataclass(frozen=True)
 class Rollout:
     """A rollout that goes on, and the release that it is about."""
@@ -126,7 +132,8 @@ def measure(connection: psycopg.Connection, rollout: Rollout, now: datetime) -> 
     if not updated:
         return None
     begin = min(since for _, since in updated)
-    control = [(device_id, begin) for device_id in _control(connection, rollout, begin)]
+    others = zip(_control(connection, rollout, begin), cycle(since for _, since in updated))
+    control = [(device_id, since) for (device_id, seen), since in others if seen >= since]
     times = {"now": now, "floor": floor}
     return compare(
         _measured(connection, updated, times),
@@ -136,23 +143,23 @@ def measure(connection: psycopg.Connection, rollout: Rollout, now: datetime) -> 
     )
 
 
-def _control(connection: psycopg.Connection, rollout: Rollout, since: datetime) -> list[str]:
-    """Rule 2."""
+def _control(connection: psycopg.Connection, rollout: Rollout, since: datetime) -> Devices:
+    """Rule 2; each with when it was last heard of."""
     runs = "model_version" if rollout.kind == "model" else "firmware_version"
     values = {**vars(rollout), "since": since, "devices": DEVICES}
     for excluded in (_OFFERED, _HAVE_IT):
         query = _CONTROL.format(runs=runs, excluded=excluded)
         if found := connection.execute(query.encode(), values).fetchall():
-            return [device_id for (device_id,) in found]
+            return found
     return []
 
 
 def _measured(
     connection: psycopg.Connection,
-    devices: Sequence[tuple[Any, ...]],
+    devices: Devices,
     times: dict[str, datetime],
 ) -> list[Measured]:
-    values = {
+    values: dict[str, object] = {
         **times,
         "device_ids": [device_id for device_id, _ in devices],
         "begins": [since for _, since in devices],

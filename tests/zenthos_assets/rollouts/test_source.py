@@ -114,6 +114,22 @@ def test_rule_2_a_model_is_known_by_the_model_version(rows: Rows) -> None:
     assert found.control.inference_confidence == pytest.approx(0.9)
 
 
+def test_rule_2_both_sides_saw_the_same_hours(rows: Rows) -> None:
+    rollout = rows.rollout(rows.release())
+    begins = [BEFORE, UPDATED]
+    for number, at in enumerate(begins):
+        rows.device(f"new-{number}", NOW)
+        rows.deploy(rollout, f"new-{number}", "success", at, confirmed_at=at)
+        rows.report(f"new-{number}", BEFORE, 290)
+        rows.device(f"old-{number}", NOW)
+        rows.report(f"old-{number}", BEFORE, 290)
+    found = measured(rows)
+    assert found is not None
+    assert (found.updated.readings, found.control.readings) == (310, 310)
+    assert (found.updated.devices, found.control.devices) == (2, 2)
+    assert found.window_s == 5 * 3600
+
+
 def test_rule_3_the_window_is_bounded(rows: Rows, monkeypatch: pytest.MonkeyPatch) -> None:
     rollout = rows.rollout(rows.release())
     long_ago = NOW - timedelta(days=3)
@@ -155,13 +171,13 @@ def test_rule_4_the_ranges_are_those_of_silver(rows: Rows) -> None:
 def test_counters_and_batteries(rows: Rows) -> None:
     begin(rows)
     rows.connection.execute("DELETE FROM telemetry_hot WHERE device_id = 'new-1'")
-    rows.connection.execute("UPDATE deployments SET confirmed_at = %s", [NOW - timedelta(hours=4)])
+    start = NOW - timedelta(hours=9)
+    rows.connection.execute("UPDATE deployments SET confirmed_at = %s", [start])
     rows.connection.execute("UPDATE devices SET report_interval_s = NULL")
-    start = NOW - timedelta(hours=4)
-    for hour, seq in enumerate((7, 8, 11, 1)):  # two skipped, then reset
-        volts = 4.0 - 0.1 * hour
-        rows.read("new-1", start + timedelta(hours=hour), {"battery_voltage": volts}, seq)
-    rows.read("new-1", start + timedelta(hours=2, minutes=1), {"battery_voltage": 99.0}, 12)
+    for number, seq in enumerate((7, 8, 11, 1)):  # two skipped, then reset
+        volts = 4.0 - 0.2 * number
+        rows.read("new-1", start + timedelta(hours=2 * number), {"battery_voltage": volts}, seq)
+    rows.read("new-1", start + timedelta(hours=4, minutes=1), {"battery_voltage": 99.0}, 12)
     found = measured(rows)
     assert found is not None
     assert found.updated.gap_rate == pytest.approx(2 / 7)

@@ -58,7 +58,7 @@ def test_rule_3_rates_of_a_cohort() -> None:
 
 
 def test_rule_4_the_median_drop_of_batteries() -> None:
-    slopes = [(-0.1, 7200.0), (-0.3, 7200.0), (-9.0, 7200.0), (-99.0, 1800.0), (None, 0.0)]
+    slopes = [(-0.1, 25e3), (-0.3, 25e3), (-9.0, 25e3), (-99.0, 2e4), (None, 0.0)]
     devices = [measured(slope_v_per_day=slope, slope_s=seconds) for slope, seconds in slopes]
     assert summarise(devices).battery_drop_v_per_day == pytest.approx(0.3)
     assert summarise(devices[3:]).battery_drop_v_per_day is None
