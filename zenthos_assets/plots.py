@@ -153,16 +153,19 @@ def bars_side_by_side(
     return picture(_png(figure), title)
 
 
-def stacked_bar(parts: Mapping[str, int], title: str) -> dg.MarkdownMetadataValue:
-    """One bar of labelled parts, those of zero left out."""
-    figure = _figure(7, 1.4)
+def stacked_bars(rows: Mapping[str, Mapping[str, int]], title: str) -> dg.MarkdownMetadataValue:
+    """A bar for each row, of parts that have the same colour in all."""
+    figure = _figure(7, 1 + 0.3 * max(2, len(rows)))
+    figure.subplots_adjust(left=0.2, right=0.78)
     axes = figure.subplots()
-    left = 0
-    for name, count in parts.items():
-        if count:
-            axes.barh([0], [count], left=left, label=f"{name} {count:,}")
-            left += count
-    axes.set(title=title, yticks=[], ylim=(-0.5, 1.3))
-    if left:
-        axes.legend(loc="upper left", fontsize="x-small", ncols=6, frameon=False)
+    left = dict.fromkeys(rows, 0)
+    for part in dict.fromkeys(name for parts in rows.values() for name in parts):
+        counts = [parts.get(part, 0) for parts in rows.values()]
+        axes.barh(list(rows), counts, left=list(left.values()), label=f"{part} {sum(counts):,}")
+        left = {row: left[row] + parts.get(part, 0) for row, parts in rows.items()}
+    axes.set_title(title, fontsize="small")
+    axes.tick_params(labelsize="x-small")
+    axes.invert_yaxis()
+    if any(left.values()):
+        axes.legend(loc="upper left", bbox_to_anchor=(1, 1), fontsize="x-small", frameon=False)
     return picture(_png(figure), title)
