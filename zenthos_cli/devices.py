@@ -18,6 +18,8 @@ Interval = Annotated[float | None, typer.Option("--interval", help="Seconds betw
 Tags = Annotated[list[str] | None, typer.Option("--tag", help="May be repeated.")]
 LISTED = ("device", "model", "status", "firmware", "model version", "last seen", "battery", "tags")
 
+STEP = ("at", "state", "stage", "reason")
+
 
 @app.command()
 def register(
@@ -104,6 +106,24 @@ def show(device_id: DeviceId, token: Token = None, as_json: AsJson = False) -> N
 
     device = open_api(token).get(f"/devices/{device_id}/status")
     show_json(device) if as_json else show_fields(device)
+
+
+@app.command()
+def deployments(device_id: DeviceId, token: Token = None, as_json: AsJson = False) -> None:
+    """Show what a device was offered and what became of it, step by step; the newest first."""
+    from zenthos_cli.api import open_api
+
+    found = list(open_api(token).items(f"/devices/{device_id}/deployments"))
+    if as_json:
+        show_json(found)
+        return
+    heads = ("deployment", "release", "at", "state", "stage", "reason")
+    rows = (
+        [deployment["id"], f"{deployment['name']} {deployment['version']}", *map(event.get, STEP)]
+        for deployment in found
+        for event in reversed(deployment["events"])
+    )
+    show_table(heads, rows, nothing="it was offered nothing yet")
 
 
 @app.command()

@@ -1,5 +1,6 @@
 """`zenthos rollout`: who is offered a release, how far it is, and how to stop it."""
 
+import re
 import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -18,8 +19,7 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Rollouts: a release reaches devices in phases.", no_args_is_help=True)
 
 RolloutId = Annotated[str, typer.Argument(metavar="ROLLOUT", help="Its id.")]
-Reason = Annotated[str | None, typer.Option(help="Why; it is in the audit log.")]
-OPEN: Final = ("created", "running")
+Reason = Annotated[str, typer.Option(help="Why; it is in the audit log.")]
 EXIT_CODES: Final = {"finished": 0, "paused": 3, "aborted": 4}
 """Of `watch`, by the state that it ends in."""
 
@@ -29,14 +29,18 @@ STATES: Final = (
     *("success", "already-installed", "failure", "timed_out", "aborted"),
 )
 BAR_WIDTH: Final = 40
+VERSION: Final = re.compile(r"v\d|m-\d")
+"""How a version begins, and no id does."""
 
 
 @app.command()
 def create(
     release: Annotated[str, typer.Argument(metavar="RELEASE", help="Id, or version with --model.")],
     *,
-    model: Annotated[str, typer.Option(help="Device model, such as esp32-s3.")],
-    phases: Annotated[str, typer.Option(help="Percentages, rising.")] = "10,50,100",
+    model: Annotated[
+        str | None, typer.Option(help="Device model; needed where the release is for several.")
+    ] = None,
+    phases: Annotated[str, typer.Option(help="Percentages, rising.")] = "1,10,50,100",
     farm: Annotated[str | None, typer.Option(help="Id of a farm: its devices alone.")] = None,
     tag: Annotated[str | None, typer.Option(help="Devices with this tag alone.")] = None,
     control: Annotated[
@@ -52,11 +56,11 @@ def create(
     timeout: Annotated[
         int | None, typer.Option(help="Seconds of silence that are a failure.")
     ] = None,
-    start_now: Annotated[bool, typer.Option("--start", help="Start it too.")] = False,
+    hold: Annotated[bool, typer.Option("--hold", help="Leave it to `start` to begin.")] = False,
     token: Token = None,
     as_json: AsJson = False,
 ) -> None:
-    """Prepare a rollout of a release; `start` begins it."""
+    """Offer a release to devices, phase by phase."""
     from zenthos_cli.api import open_api
 
     api = open_api(token)
@@ -71,23 +75,23 @@ def create(
         "error_threshold": errors,
         "min_devices": min_devices,
         "timeout_s": timeout,
+        "start": not hold,
     }
     made = api.post("/rollouts", {name: value for name, value in body.items() if value is not None})
-    if start_now:
-        made = api.post(f"/rollouts/{made['id']}/start")
     _show(made, as_json)
 
 
 @app.command("list")
 def list_(
     state: Annotated[str | None, typer.Option(help="Those in this state alone.")] = None,
+    model: Annotated[str | None, typer.Option(help="Of this device model alone.")] = None,
     token: Token = None,
     as_json: AsJson = False,
 ) -> None:
     """Show rollouts, the newest first."""
     from zenthos_cli.api import open_api
 
-    found = list(open_api(token).items("/rollouts", state=state))
+    found = list(open_api(token).items("/rollouts", state=state, device_model=model))
     if as_json:
         show_json(found)
         return
@@ -96,10 +100,22 @@ def list_(
 
 @app.command()
 def show(rollout: RolloutId, token: Token = None, as_json: AsJson = False) -> None:
-    """Show a rollout, how far it is and what was decided last."""
+    """Show a rollout, how far it is, how devices failed, and what was decided."""
     from zenthos_cli.api import open_api
 
-    _show(open_api(token).get(f"/rollouts/{rollout}"), as_json)
+    api = open_api(token)
+    found = api.get(f"/rollouts/{rollout}")
+    events = list(api.items(f"/rollouts/{rollout}/events"))
+    if as_json:
+        show_json({**found, "events": events})
+        return
+    numbers = ("states", "failures")
+    show_fields({name: value for name, value in found.items() if name not in numbers})
+    Console(highlight=False, markup=False).print("", picture(found, []))
+    if found["failures"]:
+        rows = ([f["devices"], f["stage"], f["reason"]] for f in found["failures"])
+        show_table(("failed", "stage", "reason"), rows)
+    show_table(("at", "by", "what", "why"), map(_event, reversed(events)))
 
 
 @app.command()
@@ -111,15 +127,14 @@ def watch(
     """Show how far a rollout is until it ends; exit code 0 finished, 3 paused, 4 aborted."""
     from zenthos_cli.api import open_api
 
-    api = open_api(token)
-    console = Console(highlight=False)
-    found: dict[str, Any] = {}
+    console = Console(highlight=False, markup=False)
+    last: tuple[str, RenderableType] = ("", "")
     with Live(console=console, auto_refresh=False, transient=not console.is_terminal) as live:
-        for found in _until_it_ends(api, rollout, every):
-            live.update(picture(found), refresh=console.is_terminal)
+        for last in _looks(open_api(token), rollout, every):
+            live.update(last[1], refresh=console.is_terminal)
     if not console.is_terminal:
-        console.print(picture(found))
-    raise typer.Exit(EXIT_CODES[found["state"]])
+        console.print(last[1])
+    raise typer.Exit(EXIT_CODES[last[0]])
 
 
 @app.command()
@@ -129,21 +144,21 @@ def start(rollout: RolloutId, token: Token = None) -> None:
 
 
 @app.command()
-def pause(rollout: RolloutId, reason: Reason = None, token: Token = None) -> None:
+def pause(rollout: RolloutId, reason: Reason = "", token: Token = None) -> None:
     """Offer it to no further device; those in the midst of it go on."""
-    _act(rollout, "pause", reason, token)
+    _act(rollout, "pause", {"reason": reason}, token)
 
 
 @app.command()
-def resume(rollout: RolloutId, reason: Reason = None, token: Token = None) -> None:
-    """Go on where it was paused."""
-    _act(rollout, "resume", reason, token)
+def resume(rollout: RolloutId, token: Token = None) -> None:
+    """Go on; what failed so far is not counted again."""
+    _act(rollout, "resume", None, token)
 
 
 @app.command()
-def abort(rollout: RolloutId, reason: Reason = None, token: Token = None) -> None:
+def abort(rollout: RolloutId, reason: Reason = "", token: Token = None) -> None:
     """End it for good; devices that have the release keep it."""
-    _act(rollout, "abort", reason, token)
+    _act(rollout, "abort", {"reason": reason}, token)
 
 
 @app.command()
@@ -164,64 +179,69 @@ def rollback(
     _show(api.post(f"/rollouts/{rollout}/rollback", body), as_json)
 
 
-def find_release(api: "Api", named: str, device_model: str) -> str:
-    """The id of a release; of those with that version for the model, the newest.
+def find_release(api: "Api", named: str, device_model: str | None) -> str:
+    """The id of a release; of those with that version (for the model), the newest.
 
     Raises:
         NotFoundError: where there is none.
     """
-    if not named.startswith(("v", "m-")):
+    if VERSION.match(named) is None:
         return named
     found = [
         release
-        for release in api.items("/releases", device_model=device_model)
+        for release in api.items("/releases", device_model=device_model, version=named)
         if release["version"] == named
     ]
     if not found:
-        raise NotFoundError(f"no release {named} for {device_model}: `zenthos release list`")
+        whose = f" for {device_model}" if device_model else ""
+        raise NotFoundError(f"no release {named}{whose}: `zenthos release list` shows them")
     newest = max(found, key=lambda release: int(release["release_counter"]))
     return str(newest["id"])
 
 
-def picture(rollout: dict[str, Any]) -> RenderableType:
-    """A rollout as `watch` shows it: phases, devices by state, the last decision."""
+def picture(rollout: dict[str, Any], events: list[dict[str, Any]]) -> RenderableType:
+    """Phases, devices by state, and the last decision."""
     phases = Table("phase", "devices", "", box=None)
     for number, percentage in enumerate(rollout["phases"], start=1):
         place = number - rollout["phase"] - (rollout["state"] == "finished")
-        mark = "now" if place == 0 else "done" if place < 0 else ""
+        mark = rollout["state"] if place == 0 else "done" if place < 0 else ""
         phases.add_row(str(number), f"{percentage:g} %", mark)
-    counts = rollout["counts"]
-    total = max(1, sum(counts.get(state, 0) for state in STATES))
+    counts = rollout["states"]
+    total = max(1, sum(counts.values()))
     states = Table("state", "devices", "", box=None)
-    for state in STATES:
-        if count := counts.get(state, 0):
-            states.add_row(state, f"{count:,}", "█" * max(1, BAR_WIDTH * count // total))
-    head = f"{rollout['id']}: {rollout['state']}"
-    return Group(head, "", phases, "", states, "", *_decision(rollout))
+    for state in (*(s for s in STATES if s in counts), *(counts.keys() - set(STATES))):
+        bar = "█" * max(1, BAR_WIDTH * counts[state] // total)
+        states.add_row(state, f"{counts[state]:,}", bar)
+    members = f"{rollout['members']:,} devices in this phase, {rollout['answering']:,} answer"
+    last = " ".join(_event(events[0])) if events else ""
+    return Group(phases, "", members, states, "", last)
 
 
-def _decision(rollout: dict[str, Any]) -> list[str]:
-    if reason := rollout.get("paused_reason"):
-        return [f"paused: {reason}"]
-    decision = rollout.get("last_decision") or {}
-    return [f"{decision['action']}: {'; '.join(decision['reasons'])}"] if decision else []
+def _event(event: dict[str, Any]) -> list[str]:
+    """When, who, what and why."""
+    after = event["after"] or {}
+    reasons = [reason["text"] for reason in after.get("reasons", [])]
+    why = "; ".join(reasons) or str(after.get("reason", ""))
+    return [cell(event["at"]), event["actor"], event["action"].removeprefix("rollout."), why]
 
 
-def _until_it_ends(api: "Api", rollout: str, every: float) -> Iterator[dict[str, Any]]:
+def _looks(api: "Api", rollout: str, every: float) -> Iterator[tuple[str, RenderableType]]:
+    """State and picture, until it ends."""
     while True:
         found = api.get(f"/rollouts/{rollout}")
-        yield found
+        events = api.get(f"/rollouts/{rollout}/events", limit=1)["items"]
+        title = f"{found['name']} {found['version']} on {found['device_model']}: {found['state']}"
+        yield found["state"], Group(title, "", picture(found, events))
         if found["state"] in EXIT_CODES:
             return
         time.sleep(every)
 
 
-def _act(rollout: str, verb: str, reason: str | None, token: str | None) -> None:
+def _act(rollout: str, verb: str, body: dict[str, str] | None, token: str | None) -> None:
     from zenthos_cli.api import open_api
 
-    body = {"reason": reason} if reason else None
     changed = open_api(token).post(f"/rollouts/{rollout}/{verb}", body)
-    typer.echo(f"{changed['id']} is {changed['state']}")
+    typer.echo(f"rollout {changed['id']} is {changed['state']}")
 
 
 def _show(rollout: dict[str, Any], as_json: bool) -> None:
@@ -231,14 +251,14 @@ def _show(rollout: dict[str, Any], as_json: bool) -> None:
 def _row(rollout: dict[str, Any]) -> list[object]:
     phases = rollout["phases"]
     at = f"{rollout['phase']} of {len(phases)}, {phases[rollout['phase'] - 1]:g} %"
-    release = rollout.get("version") or rollout["release_id"]
+    release = f"{rollout['name']} {rollout['version']}"
     names = ("created_at", "created_by")
     head = [rollout["id"], release, rollout["device_model"], rollout["state"], at]
-    return [*head, *(cell(rollout.get(name)) for name in names)]
+    return [*head, *map(rollout.get, names)]
 
 
 def _percentages(text: str) -> list[float]:
     try:
-        return [float(part.rstrip("%")) for part in text.split(",")]
+        return [float(part.rstrip("% ")) for part in text.split(",")]
     except ValueError:
-        raise typer.BadParameter("--phases takes percentages, such as 10,50,100") from None
+        raise typer.BadParameter("--phases takes percentages, such as 1,10,50,100") from None
