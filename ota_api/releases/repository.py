@@ -17,11 +17,13 @@ PUBLISH_LOCK: Final = 7_205_760
 FIRMWARE_KINDS: Final = ("firmware-bundle", "esp-image")
 MODEL_KINDS: Final = ("model",)
 
-_SELECT: Final = (
-    "SELECT r.id, t.device_model, r.kind, r.name, r.version, t.object_key, r.sha256, r.size_bytes,"
+RELEASE_COLUMNS: Final = (
+    "r.id, t.device_model, r.kind, r.name, r.version, t.object_key, r.sha256, r.size_bytes,"
     " r.manifest, r.signature, r.key_id, r.release_counter, r.expires_at, r.uploaded_at,"
     " r.required, r.rollout_percentage, r.release_notes"
-    " FROM release_targets t JOIN releases r ON r.id = t.release_id"
+)
+_SELECT: Final = (
+    f"SELECT {RELEASE_COLUMNS} FROM release_targets t JOIN releases r ON r.id = t.release_id"
 )
 
 
@@ -55,6 +57,11 @@ class Slot:
     device_model: str
     kinds: tuple[str, ...]
     name: str | None = None
+
+    def describe(self) -> str:
+        """For people."""
+        what = f"model {self.name}" if self.name is not None else " or ".join(self.kinds)
+        return f"{self.device_model} ({what})"
 
     def condition(self) -> str:
         """As SQL over the parameters below."""
