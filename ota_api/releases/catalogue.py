@@ -18,6 +18,7 @@ from psycopg.rows import dict_row
 from psycopg_pool import AsyncConnectionPool
 
 from ota_api.releases.entitlement import Candidate, Rollout, Shelf
+from ota_api.releases.metadata import encode_metadata
 from ota_api.releases.repository import RELEASE_COLUMNS, Release, Slot
 from zenthos_core.manifest import Manifest
 
@@ -55,8 +56,9 @@ class Catalogue:
 class CatalogueCache:
     """The catalogue of a process."""
 
-    def __init__(self, pool: AsyncConnectionPool[AsyncConnection]) -> None:
+    def __init__(self, pool: AsyncConnectionPool[AsyncConnection], base_url: str) -> None:
         self._pool = pool
+        self._base_url = base_url
         self._reading = asyncio.Lock()
         self.current = Catalogue(0, [])
         """At first of no version there is."""
@@ -68,6 +70,12 @@ class CatalogueCache:
                 self.current = await self._read()
             return self.current
 
+    async def as_of(self, connection: AsyncConnection) -> Catalogue:
+        """The catalogue of the version there is now."""
+        row = await (await connection.execute(_VERSION)).fetchone()
+        current = self.current
+        return current if row == (current.version,) else await self.replace(current)
+
     async def _read(self) -> Catalogue:
         async with self._pool.connection() as connection, _snapshot(connection):
             cursor = connection.cursor(row_factory=dict_row)
@@ -77,7 +85,8 @@ class CatalogueCache:
                 rollouts[row["release_id"], row["device_model"]].append(_rollout(row))
             rows = await (await cursor.execute(_RELEASES)).fetchall()
         candidates = [
-            _candidate(row, tuple(rollouts[row["id"], row["device_model"]])) for row in rows
+            _candidate(row, tuple(rollouts[row["id"], row["device_model"]]), self._base_url)
+            for row in rows
         ]
         return Catalogue(version, candidates)
 
@@ -108,14 +117,16 @@ def _rollout(row: dict[str, Any]) -> Rollout:
     )
 
 
-def _candidate(row: dict[str, Any], rollouts: tuple[Rollout, ...]) -> Candidate:
+def _candidate(row: dict[str, Any], rollouts: tuple[Rollout, ...], base_url: str) -> Candidate:
     withdrawn_at, reason = row.pop("withdrawn_at"), row.pop("withdrawal_reason")
     manifest = msgspec.json.decode(row["manifest"], type=Manifest)
+    release = Release(**row)
     return Candidate(
-        release=Release(**row),
+        release=release,
         device_models=tuple(manifest.device_models),
         min_firmware=manifest.requires.min_firmware,
         withdrawn=withdrawn_at is not None,
         withdrawal_reason=reason,
         rollouts=rollouts,
+        metadata=encode_metadata(release, manifest, base_url),
     )

@@ -74,6 +74,8 @@ class Candidate(msgspec.Struct, frozen=True):
     withdrawal_reason: str | None = None
     rollouts: tuple[Rollout, ...] = ()
     """The newest first."""
+    metadata: bytes = b""
+    """What is told of it, by `ota_api.releases.metadata`."""
 
 
 class Shelf:
