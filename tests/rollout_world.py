@@ -30,6 +30,7 @@ GOOD = {"soil_moisture": 31.0, "temperature": 20.5, "battery_voltage": 3.9}
 READINGS = 8
 """Of a device in a round: three prove an update, 20 of a cohort are compared."""
 
+BY_POLICY = ("advance", "finish", "pause")
 STORED_WITHIN_S = 30.0
 
 
@@ -42,6 +43,7 @@ class World:
     platform: Platform
     devices: dict[str, UpdatingDevice] = field(default_factory=dict)
     round: int = 0
+    cursor: str | None = None
 
     def query(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
         """Rows of the operational database."""
@@ -54,7 +56,7 @@ class World:
         assert answer.is_success, f"{method} {path}: {answer.status_code} {answer.text}"
         return answer.json() if answer.content else None
 
-    def populate(self, count: int, folder: Path, version: str) -> None:
+    def populate(self, count: int, folder: Path, version: str, binary: bytes) -> None:
         """Devices of one farm that left the factory with a version, and say so."""
         lines = [f"dev-{number:02},{DEVICE_MODEL},soil,North,60" for number in range(count)]
         text = "device_id,device_model,device_type,farm_name,report_interval_s\n" + "\n".join(lines)
@@ -70,7 +72,7 @@ class World:
                 root,
                 folder / row["device_id"],
             )
-            device.flash(version)
+            device.flash(version, binary, counter=1)
             self.devices[device.device_id] = device
         self.report({})
 
@@ -96,18 +98,20 @@ class World:
             time.sleep(0.05)
 
     def tick(self) -> list[dict[str, Any]]:
-        """What the sensor has seen decided: the metadata of its materializations."""
-        context = dg.build_sensor_context(resources={"platform": self.platform})
+        """What the sensor tells of decisions by policy: the metadata of its materializations."""
+        context = dg.build_sensor_context(cursor=self.cursor, resources={"platform": self.platform})
         done = rollouts(context)
-        if isinstance(done, dg.SensorResult):
-            return [
-                {name: value.value for name, value in event.metadata.items()}
-                for event in done.asset_events or ()
-                if isinstance(event, dg.AssetMaterialization)
-            ]
-        assert isinstance(done, dg.SkipReason)
-        assert "running, none decided" in str(done.skip_message), done.skip_message
-        return []
+        self.cursor = context.cursor
+        if isinstance(done, dg.SkipReason):
+            assert str(done.skip_message).endswith("nothing decided"), done.skip_message
+            return []
+        assert isinstance(done, dg.SensorResult)
+        told = [
+            {name: value.value for name, value in event.metadata.items()}
+            for event in done.asset_events or ()
+            if isinstance(event, dg.AssetMaterialization)
+        ]
+        return [one for one in told if one["decision"] in BY_POLICY]
 
     def versions(self) -> dict[str, str | None]:
         """What each device runs, as ingest has last heard."""
@@ -161,6 +165,8 @@ def running_world(settings: Settings, broker: MosquittoServer, folder: Path) -> 
                 f"ZENTHOS_OTA_URL={settings.ota_url}\n"
                 f"ZENTHOS_SERVICE_TOKEN={ota.token(Role.OPERATOR, 'svc-lineage')}\n"
             )
-            yield World(ota, broker, Platform(directory=str(here)))
+            world = World(ota, broker, Platform(directory=str(here)))
+            world.tick()
+            yield world
     finally:
         ingest.stop()
