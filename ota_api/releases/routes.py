@@ -11,7 +11,8 @@ from opentelemetry import metrics
 from pydantic import ValidationError
 
 from ota_api.auth import KnownToken, Publisher, PublisherToken, Trail, User
-from ota_api.downloads import StoredFile, send_file, wants_binary
+from ota_api.delivery.blocks import StoredFile
+from ota_api.delivery.service import send_file, wants_binary
 from ota_api.fields import DeviceModelPath
 from ota_api.releases.answers import Nonce, answer_metadata, refuse, sign_check_in
 from ota_api.releases.entitlement import Denied
@@ -194,18 +195,18 @@ async def _answer(  # noqa: PLR0917 - all that two routes have in common
         raise refuse(offered, signed, is_device=is_device)
     if not wants_binary(request, download):
         return answer_metadata(request, offered, signed)
-    return await _send(request, resources, offered.release, latest=latest)
+    return await _send(request, resources, offered.release, identity, latest=latest)
 
 
 async def _send(
-    request: Request, resources: Resources, release: Release, *, latest: bool
+    request: Request, resources: Resources, release: Release, identity: Identity, *, latest: bool
 ) -> Response:
     file = StoredFile(
         lake.FIRMWARE, release.object_key, release.size_bytes, release.sha256, not latest
     )
-    sent = await send_file(request, resources.store, file)
+    sent = await send_file(request, resources.deliveries, file, identity)
     begins = sent.headers.get("content-range", "bytes 0-").startswith("bytes 0-")
-    if request.method == "GET" and sent.status_code in {200, 206} and begins:
+    if request.method == "GET" and sent.status_code in {200, 206, 302} and begins:
         _downloads.add(1, {"kind": release.kind, "device_model": release.device_model})
     return sent
 
