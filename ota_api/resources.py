@@ -11,6 +11,7 @@ from fastapi import Depends, Request
 from psycopg import AsyncConnection
 from psycopg_pool import AsyncConnectionPool
 
+from ota_api.delivery.service import Deliveries
 from ota_api.devices.accounts import BrokerAccounts
 from ota_api.export.service import ExportSlots
 from ota_api.keys.service import TrustedKeyFile
@@ -90,6 +91,7 @@ class Resources:
     trusted_keys: TrustedKeyFile
     accounts: BrokerAccounts
     exports: ExportSlots
+    deliveries: Deliveries
     clock: Callable[[], float]
     throttles: Throttles = field(default_factory=Throttles)
     hashing: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(HASHES_AT_A_TIME))
@@ -114,7 +116,15 @@ async def open_resources(
     async with _new_pool(settings.database_url.get_secret_value()) as pool:
         try:
             yield Resources(
-                settings, pool, store, token_keys, trusted, accounts, ExportSlots(), clock
+                settings,
+                pool,
+                store,
+                token_keys,
+                trusted,
+                accounts,
+                ExportSlots(),
+                Deliveries.of(settings, store),
+                clock,
             )
         finally:
             await accounts.close()

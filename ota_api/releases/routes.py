@@ -12,7 +12,8 @@ from opentelemetry import metrics
 from pydantic import ValidationError
 
 from ota_api.auth import Known, Publisher, PublisherToken, Trail, User
-from ota_api.downloads import StoredFile, send_file, wants_binary
+from ota_api.delivery.blocks import StoredFile
+from ota_api.delivery.service import send_file, wants_binary
 from ota_api.fields import DeviceModelPath
 from ota_api.releases.repository import (
     FIRMWARE_KINDS,
@@ -31,6 +32,7 @@ from ota_api.releases.service import LATEST, find_release, publish
 from ota_api.resources import Opened, Transaction
 from zenthos_core import lake
 from zenthos_core.manifest import FIRMWARE_VERSION, MODEL_VERSION, RELEASE_NAME
+from zenthos_core.tokens import Identity
 
 router = APIRouter(tags=["releases"])
 PUBLISH_PATHS: Final = ("/firmware/publish", "/models/publish")
@@ -132,7 +134,8 @@ async def get_firmware(
     releases = ReleaseRepository(connection)
     release = await find_release(resources, releases, slot, version, identity)
     binary = wants_binary(request, download)
-    return await _answer(request, resources, release, binary=binary, latest=version == LATEST)
+    latest = version == LATEST
+    return await _answer(request, resources, release, identity, binary=binary, latest=latest)
 
 
 @_get_and_head("/models/{device_model}/{name}/{version}")
@@ -152,7 +155,8 @@ async def get_model(
     releases = ReleaseRepository(connection)
     release = await find_release(resources, releases, slot, version, identity)
     binary = wants_binary(request, download)
-    return await _answer(request, resources, release, binary=binary, latest=version == LATEST)
+    latest = version == LATEST
+    return await _answer(request, resources, release, identity, binary=binary, latest=latest)
 
 
 @router.get("/release-counters/{device_model}/{kind}")
@@ -168,16 +172,22 @@ async def get_release_counter(
 
 
 async def _answer(
-    request: Request, resources: Opened, release: Release, *, binary: bool, latest: bool
+    request: Request,
+    resources: Opened,
+    release: Release,
+    identity: Identity,
+    *,
+    binary: bool,
+    latest: bool,
 ) -> ReleaseMetadata | Response:
     if not binary:
         return _metadata(release, resources.settings.ota_url)
     file = StoredFile(
         lake.FIRMWARE, release.object_key, release.size_bytes, release.sha256, not latest
     )
-    sent = await send_file(request, resources.store, file)
+    sent = await send_file(request, resources.deliveries, file, identity)
     begins = sent.headers.get("content-range", "bytes 0-").startswith("bytes 0-")
-    if request.method == "GET" and sent.status_code in {200, 206} and begins:
+    if request.method == "GET" and sent.status_code in {200, 206, 302} and begins:
         _downloads.add(1, {"kind": release.kind, "device_model": release.device_model})
     return sent
 
