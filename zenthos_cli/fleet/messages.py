@@ -18,6 +18,7 @@ class Device(NamedTuple):
     device_id: str
     device_model: str
     firmware_version: str | None = None
+    model_version: str | None = None
 
 
 class Sample(NamedTuple):
@@ -46,6 +47,7 @@ def telemetry(
         "sensors": sample.sensors,
         "device_model": device.device_model,
         "firmware_version": device.firmware_version,
+        "model_version": device.model_version,
         "signal_strength": sample.signal_strength,
         "seq": sample.seq,
         "backlog": backlog or None,
@@ -62,6 +64,7 @@ def status(device: Device, state: str, *, now: float, salt: str) -> Message:
         "timestamp": int(now),
         "status": state,
         "firmware_version": device.firmware_version,
+        "model_version": device.model_version,
     }
     payload = _ENCODER.encode({k: v for k, v in fields.items() if v is not None})
     return Message(status_topic(device.device_model, device.device_id), payload)

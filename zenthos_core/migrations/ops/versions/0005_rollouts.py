@@ -99,6 +99,13 @@ CREATE TABLE deployment_events (
 );
 CREATE INDEX deployment_events_deployment ON deployment_events (deployment_id, id);
 
+-- Another role ends sessions too.
+ALTER TABLE sessions DROP CONSTRAINT sessions_end_reason_check, ADD CHECK (
+  end_reason IN ('logout', 'token_reused', 'disabled', 'password_changed', 'role_changed'));
+
+-- Predictions of a device since its update.
+CREATE INDEX inference_results_device ON inference_results (device_id, time);
+
 -- When the device last asked for an update; written in batches.
 ALTER TABLE devices ADD COLUMN checked_in_at timestamptz;
 
