@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, get_args
 
 import httpx
 import msgspec
@@ -33,7 +33,7 @@ from zenthos_cli.device import (
     _get_json,
     _verify_offer,
 )
-from zenthos_core.errors import ZenthosError
+from zenthos_core.errors import InvalidInputError, ZenthosError
 
 FIRMWARE: Final = ("firmware-bundle", "esp-image")
 FINAL: Final = frozenset({"success", "failure", "already-installed"})
@@ -52,6 +52,20 @@ class Faults:
 
     wrong_hash: bool = False
     """It reports another hash than that of what it has."""
+
+
+def updates_fail_at(stage: str | None) -> Faults:
+    """Of a device that fails at a stage.
+
+    Raises:
+        InvalidInputError: for a word that is no stage.
+    """
+    if stage is None:
+        return Faults()
+    for known in get_args(Stage):
+        if stage == known:
+            return Faults(fails_at=known)
+    raise InvalidInputError(f"no stage {stage}: take {', '.join(get_args(Stage))}")
 
 
 class Kept(msgspec.Struct):
@@ -253,7 +267,10 @@ class _Update:
             "state": state,
             **{name: value for name, value in more.items() if value is not None},
         }
-        answer = self._http.post(f"/devices/{self._device.device_id}/update-status", json=body)
+        try:
+            answer = self._http.post(f"/devices/{self._device.device_id}/update-status", json=body)
+        except httpx.TransportError as error:
+            raise ReportError(f"{state}: {error or type(error).__name__}") from None
         if answer.is_error:
             raise ReportError(f"{state}: {answer.status_code}: {answer.text[:300]}")
         if state in FINAL:

@@ -55,6 +55,8 @@ class Cursor(msgspec.Struct, frozen=True):
 
     newest: int
     told: list[int] = []
+    evaluated: str = ""
+    """The rollout that was evaluated last."""
 
     @property
     def floor(self) -> int:
@@ -65,7 +67,8 @@ class Cursor(msgspec.Struct, frozen=True):
         """With those told too."""
         newest = max([self.newest, *(entry.id for entry in entries)])
         told = {*self.told, *(entry.id for entry in entries)}
-        return Cursor(newest, sorted(number for number in told if number > newest - MARGIN))
+        kept = sorted(number for number in told if number > newest - MARGIN)
+        return msgspec.structs.replace(self, newest=newest, told=kept)
 
 
 class Decision(msgspec.Struct, frozen=True):

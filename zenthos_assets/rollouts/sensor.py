@@ -2,7 +2,9 @@
 
 1. Each tick, each running rollout is evaluated with the quality that its devices have shown; with
    none (`{}`) where there is nothing to compare yet, since counts and timeouts decide too.
-2. The failure of one keeps no other from being evaluated; the next tick tries again.
+2. The failure of one keeps no other from being evaluated; the next tick tries again. A tick that
+   has taken TICK_S leaves the others to the next, which begins with them: Dagster ends one that
+   takes a minute.
 3. A server that cannot be reached is said, with what to do; so is the database. What was decided
    all the same is told.
 4. Each decision is a materialization of `ota/rollouts`, once, by decisions.py. An evaluation that
@@ -27,6 +29,7 @@ from zenthos_assets.rollouts.transforms import Quality
 from zenthos_core.errors import ZenthosError
 
 INTERVAL_S: Final = 30
+TICK_S: Final = 30.0
 
 
 class ServerAwayError(ZenthosError):
@@ -57,19 +60,27 @@ def tick(
     try:
         with _reading(platform) as connection:
             cursor = begin(connection, context.cursor)
-            running = running_rollouts(connection)
-            problems = _evaluate_all(connection, platform, running, clock)
+            running = _from(cursor.evaluated, running_rollouts(connection))
+            last, problems = _evaluate_all(connection, platform, running, clock)
             decided = read_decisions(connection, cursor)
             events = [materialization(connection, decision) for decision in decided]
     except psycopg.OperationalError as error:
         return dg.SkipReason(f"the operational database fails (is it up?): {_line(error)}")
     for problem in problems:
         context.log.error(problem)
-    stored = msgspec.json.encode(cursor.after(decided)).decode()
+    kept = msgspec.structs.replace(cursor.after(decided), evaluated=last)
+    stored = msgspec.json.encode(kept).decode()
     context.update_cursor(stored)
     if events:
         return dg.SensorResult(asset_events=events, cursor=stored)
     return dg.SkipReason("; ".join(problems) or f"{len(running)} running, nothing decided")
+
+
+def _from(evaluated: str, running: list[Rollout]) -> list[Rollout]:
+    """All of them, those after the one that was evaluated last first (rule 2)."""
+    places = [place for place, rollout in enumerate(running, 1) if str(rollout.id) == evaluated]
+    begin = places[0] if places else 0
+    return running[begin:] + running[:begin]
 
 
 def _evaluate_all(
@@ -77,19 +88,24 @@ def _evaluate_all(
     platform: Platform,
     running: list[Rollout],
     clock: Callable[[], float],
-) -> list[str]:
-    """Rules 1 to 3; what went wrong."""
+) -> tuple[str, list[str]]:
+    """Rules 1 to 3; the last one evaluated, and what went wrong."""
     problems: list[str] = []
+    last, begun = "", clock()
     with platform.ota() as ota:
         for rollout in running:
+            now = clock()
+            if now - begun > TICK_S:
+                break
             try:
-                now = datetime.fromtimestamp(clock(), UTC)
-                evaluate(ota, rollout, measure(connection, rollout, now))
+                quality = measure(connection, rollout, datetime.fromtimestamp(now, UTC))
+                evaluate(ota, rollout, quality)
             except ServerAwayError as error:
-                return [*problems, str(error)]
+                return last, [*problems, str(error)]
             except (RefusedError, psycopg.errors.QueryCanceled) as error:
                 problems.append(f"{rollout.title} ({rollout.id}) was not evaluated: {_line(error)}")
-    return problems
+            last = str(rollout.id)
+    return last, problems
 
 
 def evaluate(ota: httpx.Client, rollout: Rollout, quality: Quality | None) -> None:

@@ -21,6 +21,11 @@ class Device(NamedTuple):
     model_version: str | None = None
 
 
+def as_registered(device: Device) -> Device:
+    """One that never changes."""
+    return device
+
+
 class Sample(NamedTuple):
     """One reading of a device; sensors as named on the wire, in wire units."""
 

@@ -15,7 +15,7 @@ from tests.ota_api.conftest import Ota, make_ota_settings, running_ota
 from tests.zenthos_assets.rollouts.rows import VERSION, Rows
 from zenthos_assets.resources import Platform
 from zenthos_assets.rollouts.decisions import MARGIN, Cursor
-from zenthos_assets.rollouts.sensor import rollouts
+from zenthos_assets.rollouts.sensor import TICK_S, rollouts, tick
 from zenthos_core.tokens import Role
 
 
@@ -133,6 +133,24 @@ def test_rule_2_one_that_cannot_be_evaluated_keeps_no_other_from_it(watched: Wat
     assert watched.tick() == []
     assert f"{broken}) was not evaluated: POST" in watched.said
     assert "500" in watched.said
+
+
+def test_rule_2_a_tick_that_took_long_leaves_the_others_to_the_next(watched: Watched) -> None:
+    ids = [updated(watched, bad=True, counter=counter) for counter in (1, 2, 3)]
+    moments = iter(NOW.timestamp() + number * (TICK_S * 0.6) for number in range(100))
+    platform = Platform(directory=str(watched.folder))
+    paused = []
+    for _ in range(3):
+        context = dg.build_sensor_context(cursor=watched.cursor, resources={"platform": platform})
+        tick(context, platform, lambda: next(moments))
+        watched.cursor = context.cursor
+        paused.append([watched.state(rollout) for rollout in ids].count("paused"))
+        watched.rows.connection.execute("UPDATE rollouts SET state = 'running'")
+    assert paused == [1, 1, 1]
+    subjects = watched.rows.connection.execute(
+        "SELECT subject FROM audit_log WHERE action = 'rollout.pause' ORDER BY id"
+    ).fetchall()
+    assert [subject for (subject,) in subjects] == [f"rollout {rollout}" for rollout in ids]
 
 
 def test_rule_3_a_server_that_is_away(watched: Watched) -> None:
