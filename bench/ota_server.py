@@ -117,6 +117,7 @@ def running_ota(
         "ZENTHOS_TOKEN_PUBLIC_KEY_FILE": str(keys / "token.pub.pem"),
         "ZENTHOS_ROOT_PUBLIC_KEY_FILE": str(keys / "root.pub"),
         "ZENTHOS_TRUSTED_KEYS_FILE": str(keys / "keys.json"),
+        "ZENTHOS_ONLINE_PRIVATE_KEY_FILE": str(keys / "online.key"),
         "ZENTHOS_LOG_LEVEL": "WARNING",
     }
     server = Server(
