@@ -189,6 +189,6 @@ def test_devices_that_are_kept_from_asking_are_told_of_until_they_ask(world: Wor
 
 def roll_back(world: World, rollout: str, version: str, counter: int) -> str:
     """A reissue of an older release takes the devices of a rollout back: the rollout of it."""
-    reissue = publish(world, version, counter, reissue=True)
+    reissue = publish(world, version, counter, reissue=True, binary_data=None)
     path = f"/rollouts/{rollout}/rollback"
     return str(world.send("POST", path, json={"release_id": reissue})["id"])
