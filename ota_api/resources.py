@@ -11,6 +11,7 @@ from fastapi import Depends, Request
 from psycopg import AsyncConnection
 from psycopg_pool import AsyncConnectionPool
 
+from ota_api.analytical import AnalyticalDatabase
 from ota_api.devices.accounts import BrokerAccounts
 from ota_api.export.service import ExportSlots
 from ota_api.keys.service import TrustedKeyFile
@@ -91,6 +92,7 @@ class Resources:
     accounts: BrokerAccounts
     exports: ExportSlots
     clock: Callable[[], float]
+    analytical: AnalyticalDatabase
     throttles: Throttles = field(default_factory=Throttles)
     hashing: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(HASHES_AT_A_TIME))
 
@@ -111,10 +113,21 @@ async def open_resources(
         settings.mqtt_password_file, settings.mqtt_pid_file, settings.mqtt_revocations_file
     )
     trusted = TrustedKeyFile(settings.trusted_keys_file, settings.root_public_key_file)
-    async with _new_pool(settings.database_url.get_secret_value()) as pool:
+    async with (
+        _new_pool(settings.database_url.get_secret_value()) as pool,
+        AnalyticalDatabase(settings.analytics_database_url.get_secret_value()) as analytical,
+    ):
         try:
             yield Resources(
-                settings, pool, store, token_keys, trusted, accounts, ExportSlots(), clock
+                settings,
+                pool,
+                store,
+                token_keys,
+                trusted,
+                accounts,
+                ExportSlots(),
+                clock,
+                analytical,
             )
         finally:
             await accounts.close()
