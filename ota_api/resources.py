@@ -12,6 +12,7 @@ from fastapi import Depends, Request
 from psycopg import AsyncConnection
 from psycopg_pool import AsyncConnectionPool
 
+from ota_api.analytical import AnalyticalDatabase
 from ota_api.delivery.service import Deliveries
 from ota_api.devices.accounts import BrokerAccounts
 from ota_api.export.service import ExportSlots
@@ -102,6 +103,7 @@ class Resources:
     exports: ExportSlots
     deliveries: Deliveries
     clock: Callable[[], float]
+    analytical: AnalyticalDatabase
     hook_calls: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when GitHub has told of a release."""
     throttles: Throttles = field(default_factory=Throttles)
@@ -129,6 +131,7 @@ async def open_resources(
     async with (
         _new_pool(url, POOL_MAX, check=AsyncConnectionPool.check_connection) as pool,
         _new_pool(url, READS_MAX, autocommit=True) as reads,
+        AnalyticalDatabase(settings.analytics_database_url.get_secret_value()) as analytical,
     ):
         seen = SeenDevices(pool)
         try:
@@ -147,6 +150,7 @@ async def open_resources(
                     exports=ExportSlots(),
                     deliveries=Deliveries.of(settings, store),
                     clock=clock,
+                    analytical=analytical,
                 )
         finally:
             await accounts.close()
