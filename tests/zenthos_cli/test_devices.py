@@ -8,6 +8,7 @@ from pathlib import Path
 import psycopg
 import pytest
 from click.testing import Result
+from pydantic import SecretStr
 from typer.testing import CliRunner
 
 from tests.ota_api.conftest import Ota, make_ota_settings, running_ota
@@ -18,9 +19,11 @@ Zenthos = Callable[..., Result]
 
 
 @pytest.fixture
-def ota(tmp_path: Path, ops_url: str) -> Iterator[Ota]:
+def ota(tmp_path: Path, ops_url: str, analytics_url: str) -> Iterator[Ota]:
     """A server of this test's own."""
-    with running_ota(make_ota_settings(tmp_path / "ota", ops_url)) as running:
+    settings = make_ota_settings(tmp_path / "ota", ops_url)
+    analytical = {"analytics_database_url": SecretStr(analytics_url)}
+    with running_ota(settings.model_copy(update=analytical)) as running:
         yield running
 
 
