@@ -53,6 +53,7 @@ def create_app(settings: Settings, clock: Callable[[], float] = time.time) -> Fa
     app.add_middleware(BodyLimit, limit_of=lambda path: _BODY_LIMITS.get(path, MAX_BODY_BYTES))
     app.add_middleware(RequestRecorder)
     install_problem_handlers(app)
-    for router in (health, keys, sessions, farms, devices, releases, rollouts, export, audit):
+    # Routes are tried one after another: check-ins, which are nearly all requests, come first.
+    for router in (releases, health, keys, sessions, farms, devices, rollouts, export, audit):
         app.include_router(router)
     return app
