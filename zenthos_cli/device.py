@@ -6,6 +6,7 @@ disk and the interpreter.
 
 import json
 import os
+import secrets
 import time
 from base64 import b64decode
 from collections.abc import Callable, Iterator, Sequence
@@ -26,6 +27,7 @@ CHUNK_BYTES: Final = 4096
 MAX_ANSWER_BYTES: Final = 64 * 1024
 """Metadata holds a manifest of at most 4 KiB, in base64, and release notes."""
 
+NONCE_BYTES: Final = 24
 ANSWER_WITHIN_S: Final = 30.0
 SPACE_BYTES: Final = 1024 * 1024
 TIMEOUT_S: Final = 10.0
@@ -46,6 +48,10 @@ class UpdateError(ZenthosError):
         super().__init__(f"{stage}: {reason}")
         self.stage = stage
         self.reason = reason
+
+
+class NothingOfferedError(UpdateError):
+    """The server has signed that it has nothing for the device now."""
 
 
 @dataclass(frozen=True)
@@ -91,12 +97,13 @@ def fetch_model(  # noqa: PLR0917 - a device's whole configuration
     with httpx.Client(
         base_url=ota_url, headers=headers, timeout=TIMEOUT_S, trust_env=False
     ) as http:
-        keys = _fetch_keys(http, root_public_key)
-        offer = _get_json(http, f"/models/{device_model}/{name}/latest")
+        keys = fetch_keys(http, root_public_key)
+        asker = {"device_id": device_id, "device_model": device_model}
+        offer = check_in(http, asker, f"/models/{device_model}/{name}/latest", keys, int(clock()))
         device = _describe_device(device_model, name, newest_counter)
-        manifest = _verify_offer(offer, keys, device, int(clock()))
+        manifest = verify_offer(offer, keys, device, int(clock()))
         url = f"/models/{device_model}/{name}/{manifest['version']}?download=true"
-        path, requests = _download(http, url, manifest, folder)
+        path, requests = download(http, url, manifest, folder)
     return FetchedRelease(
         device_id=device_id,
         name=manifest["name"],
@@ -145,7 +152,8 @@ def _describe_device(device_model: str, name: str, newest_counter: int) -> dict[
     }
 
 
-def _fetch_keys(http: httpx.Client, root_public_key: bytes) -> dict[str, Any]:
+def fetch_keys(http: httpx.Client, root_public_key: bytes) -> dict[str, Any]:
+    """keys.json, as the pinned root key has signed it."""
     answer = _get_json(http, "/keys.json")
     document, signature = _decode(answer, "keys"), _decode(answer, "signature")
     try:
@@ -154,9 +162,39 @@ def _fetch_keys(http: httpx.Client, root_public_key: bytes) -> dict[str, Any]:
         raise UpdateError(refusal.stage, _explain(refusal)) from refusal
 
 
-def _verify_offer(
+def check_in(
+    http: httpx.Client, asker: dict[str, str], asked: str, keys: dict[str, Any], now: int
+) -> dict[str, Any]:
+    """Ask for the latest; what is answered, signed over the nonce sent.
+
+    That there is nothing is believed only where it is signed too.
+
+    Raises:
+        NothingOfferedError: where it is.
+        UpdateError: for any other answer that is no signed offer.
+    """
+    question = {**asker, "nonce": secrets.token_urlsafe(NONCE_BYTES), "asked": asked}
+    path = f"{question['asked']}?nonce={question['nonce']}"
+    answer = _ask(http, path, {})
+    offered = httpx.codes.is_success(answer.status)
+    if not offered and b'"checkin"' not in answer.body:
+        raise UpdateError("check-in", answer.problem(path))
+    content = _as_object(path, answer.body)
+    document, signature = _decode(content, "checkin"), _decode(content, "checkin_signature")
+    manifest = _decode(content, "manifest") if offered else b""
+    try:
+        ota.verify_check_in(document, signature, keys, question, manifest, verifies, now)
+    except ota.Refused as refusal:
+        raise UpdateError(refusal.stage, _explain(refusal)) from refusal
+    if not offered:
+        raise NothingOfferedError("check-in", answer.problem(path))
+    return content
+
+
+def verify_offer(
     offer: dict[str, Any], keys: dict[str, Any], device: dict[str, Any], now: int
 ) -> dict[str, Any]:
+    """The manifest of an offer, if this device accepts it."""
     manifest, signature = _decode(offer, "manifest"), _decode(offer, "signature")
     try:
         return ota.verify_release(manifest, signature, keys, device, verifies, now)
@@ -164,7 +202,7 @@ def _verify_offer(
         raise UpdateError(refusal.stage, _explain(refusal)) from refusal
 
 
-def _download(
+def download(
     http: httpx.Client, url: str, manifest: dict[str, Any], folder: Path
 ) -> tuple[Path, int]:
     """Range by Range into a partial file; the whole takes its name only once verified."""
@@ -240,8 +278,12 @@ class _Source:
 
 
 def _get_json(http: httpx.Client, path: str) -> dict[str, Any]:
+    return _as_object(path, _get(http, path))
+
+
+def _as_object(path: str, body: bytes) -> dict[str, Any]:
     try:
-        content = json.loads(_get(http, path))
+        content = json.loads(body)
     except (ValueError, RecursionError):
         content = None
     if not isinstance(content, dict):

@@ -87,7 +87,9 @@ async def _sums(
     if row is None or not row[0]:
         return Sums()
     readings, names, *measured, battery = row
-    return Sums(readings, frozenset(names), Measured(*measured[:4]), Measured(*measured[4:]), battery)
+    return Sums(
+        readings, frozenset(names), Measured(*measured[:4]), Measured(*measured[4:]), battery
+    )
 
 
 def _bounds(first: date, last: date) -> dict[str, Any]:

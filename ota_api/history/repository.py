@@ -89,7 +89,9 @@ async def gold_rollups(
     relation, bucket = ROLLUPS[resolution]
     is_daily = resolution is Resolution.DAILY
     day = bucket if is_daily else f"({bucket} AT TIME ZONE 'UTC')::date"
-    columns = ", ".join([f"{bucket} AS bucket", "farm_id, sample_count", *gold_columns(asked.fields)])
+    columns = ", ".join(
+        [f"{bucket} AS bucket", "farm_id, sample_count", *gold_columns(asked.fields)]
+    )
     first, last = asked.start, asked.end - timedelta(microseconds=1)
     after = asked.after.time if asked.after else None
     bounds = [moment.date() if is_daily and moment else moment for moment in (first, last, after)]
@@ -158,9 +160,7 @@ def _rollup(row: dict[str, Any], plane: Plane) -> HistoryPoint:
     bucket, farm_id, count = row.pop("bucket"), row.pop("farm_id"), row.pop("sample_count")
     if not isinstance(bucket, datetime):
         bucket = datetime.combine(bucket, time(), UTC)
-    return HistoryPoint(
-        time=bucket, plane=plane, farm_id=farm_id, sample_count=count, values=row
-    )
+    return HistoryPoint(time=bucket, plane=plane, farm_id=farm_id, sample_count=count, values=row)
 
 
 async def _rows(

@@ -70,7 +70,10 @@ async def _training(connection: AsyncConnection, training: TrainingDays) -> Read
     first, last = readings_behind(training)
     features = f"/export/gold/ml_features?from={training.first}&to={training.last}"
     return await _readings(
-        connection, first, last, [features, f"/export/silver/telemetry_cleaned?from={first}&to={last}"]
+        connection,
+        first,
+        last,
+        [features, f"/export/silver/telemetry_cleaned?from={first}&to={last}"],
     )
 
 
