@@ -97,7 +97,7 @@ async def gold_rollups(
     bounds = [moment.date() if is_daily and moment else moment for moment in (first, last, after)]
     later = f"AND {bucket} > %(after)s" if after else ""
     query = (
-        f"SELECT {columns} FROM {relation} WHERE device_id = %(device_id)s"  # noqa: S608
+        f"SELECT {columns} FROM {relation} WHERE device_id = %(device_id)s"
         f" AND {bucket} >= %(first)s AND {bucket} <= %(last)s {later} AND {day} = ANY(%(days)s)"
         f" ORDER BY {bucket} LIMIT %(limit)s"
     )
@@ -123,7 +123,7 @@ async def hot_rollups(
         ]
     )
     query = (
-        f"SELECT {columns} FROM telemetry_hot WHERE device_id = %(device_id)s"  # noqa: S608
+        f"SELECT {columns} FROM telemetry_hot WHERE device_id = %(device_id)s"
         f" AND time >= %(start)s AND time < %(end)s {later}"
         " AND (time AT TIME ZONE 'UTC')::date = ANY(%(days)s)"
         " GROUP BY 1 ORDER BY 1 LIMIT %(limit)s"

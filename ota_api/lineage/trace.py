@@ -17,8 +17,8 @@ from ota_api.lineage.partitions import WINDOW_DAYS, TrainingDays, readings_behin
 from ota_api.lineage.schemas import (
     BronzeObject,
     Days,
-    Prediction,
     PredictingRelease,
+    Prediction,
     PredictionTrace,
     Readings,
 )
