@@ -1,5 +1,6 @@
 """Rollouts on the real server: who is offered a release, what proves it, what stops it."""
 
+import time
 import uuid
 from collections.abc import Iterator
 from typing import Any
@@ -97,6 +98,16 @@ class Fleet:
     def states(self, rollout: str) -> dict[str, int]:
         """Deployments by state."""
         return dict(self.ota.send("GET", f"/rollouts/{rollout}").json()["states"])
+
+    def await_state(self, rollout: str, state: str) -> dict[str, Any]:
+        """The rollout, once what follows upon a report has been done."""
+        deadline = time.monotonic() + 20
+        while time.monotonic() < deadline:
+            found = self.ota.send("GET", f"/rollouts/{rollout}").json()
+            if found["state"] == state:
+                return dict(found)
+            time.sleep(0.02)
+        raise AssertionError(f"the rollout has not become {state}: {found}")
 
     def execute(self, query: str, *values: Any) -> None:
         """Change the database as time or ingest would."""
@@ -235,12 +246,13 @@ def test_a_failure_stops_the_rollout_at_once_and_tells_people(fleet: Fleet) -> N
     one, other = fleet.devices[:2]
     deployment = fleet.check_in(one)["deployment_id"]
     fleet.report(one, deployment, "failure", stage="boot", reason="panic")
-    found = fleet.ota.send("GET", f"/rollouts/{rollout}").json()
-    assert found["state"] == "paused"
+    found = fleet.await_state(rollout, "paused")
     assert "1 of 1 devices failed" in found["paused_reason"]
     assert found["failures"] == [{"stage": "boot", "reason": "panic", "devices": 1}]
     assert fleet.check_in(other)["status_code"] == 403
-    alerts = "SELECT alert_type, severity, resolved_at IS NULL, evidence #>> '{counts,phase_failed}'"
+    alerts = (
+        "SELECT alert_type, severity, resolved_at IS NULL, evidence #>> '{counts,phase_failed}'"
+    )
     assert fleet.ota.rows(f"{alerts} FROM alerts") == [("rollout_paused", "critical", True, "1")]
     [event, created] = fleet.ota.send("GET", f"/rollouts/{rollout}/events").json()["items"]
     assert (event["action"], event["actor"]) == ("rollout.pause", "ota-api")
@@ -294,7 +306,9 @@ def test_the_way_back_is_a_release_of_a_higher_counter(fleet: Fleet) -> None:
     assert refused.status_code == 422
     assert "reissue" in refused.json()["detail"]
     back = fleet.publish("v1.0.1", 2)
-    answer = fleet.ota.send("POST", f"/rollouts/{rollout}/rollback", json={"release_id": back["id"]})
+    answer = fleet.ota.send(
+        "POST", f"/rollouts/{rollout}/rollback", json={"release_id": back["id"]}
+    )
     assert answer.status_code == 201
     assert answer.json()["rollback_of"] == rollout
     assert fleet.ota.send("GET", f"/rollouts/{rollout}").json()["state"] == "aborted"
