@@ -23,7 +23,8 @@ def old_url(postgres: PostgresServer) -> str:
         connection.execute("INSERT INTO farms (name) VALUES ('North')")
         connection.execute(
             "INSERT INTO devices (id, farm_id, device_model, device_type)"
-            " SELECT 'field-' || n, farms.id, 'esp32-s3', 'soil' FROM farms, generate_series(1, 9) n"
+            " SELECT 'field-' || n, farms.id, 'esp32-s3', 'soil'"
+            " FROM farms, generate_series(1, 9) n"
         )
         for counter, (version, percentage) in enumerate(
             [("v1.0.0", 100), ("v1.1.0", 10), ("v1.2.0", 0)], start=1
