@@ -199,4 +199,3 @@ def test_devices_that_are_kept_from_asking_are_told_of_until_they_ask(world: Wor
     while world.alerts("update_silent") != set(world.devices) - asked:
         assert time.monotonic() < deadline, "that they asked is not known yet"
         time.sleep(0.5)
-
