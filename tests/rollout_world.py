@@ -72,8 +72,7 @@ class World:
 
     def takes_reissues(self) -> bool:
         """Whether a publication may be a reissue."""
-        schemas = self.send("GET", "/openapi.json")["components"]["schemas"]
-        return "reissue" in schemas["Publication"]["properties"]
+        return '"reissue":' in self.ota.send("GET", "/openapi.json").text
 
     def populate(self, count: int, folder: Path, version: str, binary: bytes) -> None:
         """Devices of one farm that left the factory with a version, and say so."""
