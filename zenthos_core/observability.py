@@ -19,7 +19,7 @@ from opentelemetry.sdk.metrics.export import MetricReader, PeriodicExportingMetr
 from opentelemetry.sdk.resources import SERVICE_NAME, SERVICE_VERSION, Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
-from opentelemetry.sdk.trace.sampling import ParentBasedTraceIdRatio
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ParentBasedTraceIdRatio, Sampler
 from pythonjsonlogger.json import JsonFormatter
 
 from zenthos_core import __version__
@@ -62,7 +62,11 @@ def setup_telemetry(service: str, *, trace_ratio: float = 1.0) -> None:
     """
     resource = Resource({SERVICE_NAME: f"zenthos-{service}", SERVICE_VERSION: __version__})
     readers: list[MetricReader] = [PrometheusMetricReader()]
-    sampler = None if os.environ.get(OTEL_TRACES_SAMPLER) else ParentBasedTraceIdRatio(trace_ratio)
+    sampler: Sampler | None = ParentBasedTraceIdRatio(trace_ratio)
+    if os.environ.get(OTEL_TRACES_SAMPLER):
+        sampler = None
+    elif not os.environ.get(OTLP_ENDPOINT):
+        sampler = ALWAYS_OFF  # nobody would read the spans; logs have trace ids all the same
     tracers = TracerProvider(resource=resource, sampler=sampler)
     if os.environ.get(OTLP_ENDPOINT):
         tracers.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
