@@ -58,7 +58,8 @@ def create_app(settings: Settings, clock: Callable[[], float] = time.time) -> Fa
     app.add_middleware(BodyLimit, limit_of=lambda path: _BODY_LIMITS.get(path, MAX_BODY_BYTES))
     app.add_middleware(RequestRecorder)
     install_problem_handlers(app)
-    routers = (health, keys, sessions, farms, devices, releases, rollouts, hooks, export, audit)
+    # The first that matches answers: what devices ask often comes first.
+    routers = (releases, devices, rollouts, health, keys, sessions, farms, hooks, export, audit)
     for router in routers:
         app.include_router(router)
     return app

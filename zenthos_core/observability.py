@@ -19,7 +19,7 @@ from opentelemetry.sdk.metrics.export import MetricReader, PeriodicExportingMetr
 from opentelemetry.sdk.resources import SERVICE_NAME, SERVICE_VERSION, Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
-from opentelemetry.sdk.trace.sampling import ParentBasedTraceIdRatio
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ParentBasedTraceIdRatio, Sampler
 from pythonjsonlogger.json import JsonFormatter
 
 from zenthos_core import __version__
@@ -59,13 +59,20 @@ def setup_telemetry(service: str, *, trace_ratio: float = 1.0) -> None:
     """Install the tracer and meter providers of this process; call once.
 
     `trace_ratio` is the share of traces that are recorded; `OTEL_TRACES_SAMPLER` overrides it.
+    Where nobody receives them none is recorded, and spans are but the ids that logs name.
     """
     resource = Resource({SERVICE_NAME: f"zenthos-{service}", SERVICE_VERSION: __version__})
     readers: list[MetricReader] = [PrometheusMetricReader()]
-    sampler = None if os.environ.get(OTEL_TRACES_SAMPLER) else ParentBasedTraceIdRatio(trace_ratio)
-    tracers = TracerProvider(resource=resource, sampler=sampler)
+    tracers = TracerProvider(resource=resource, sampler=_sampler(trace_ratio))
     if os.environ.get(OTLP_ENDPOINT):
         tracers.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
         readers.append(PeriodicExportingMetricReader(OTLPMetricExporter()))
     trace.set_tracer_provider(tracers)
     metrics.set_meter_provider(MeterProvider(resource=resource, metric_readers=readers))
+
+
+def _sampler(trace_ratio: float) -> Sampler | None:
+    """None for what the environment says."""
+    if os.environ.get(OTEL_TRACES_SAMPLER):
+        return None
+    return ParentBasedTraceIdRatio(trace_ratio) if os.environ.get(OTLP_ENDPOINT) else ALWAYS_OFF

@@ -32,8 +32,8 @@ ACTIONS = {
     "POST /rollouts/{rollout_id}/evaluate": Action.ROLLOUT_FINISH,
 }
 OWN_LOG = {"POST /devices/{device_id}/update-status", "POST /hooks/github-release"}
-"""What devices report is in deployment_events, step by step; what GitHub tells, in webhook_deliveries,
-and what is published for it in the audit log (test_hooks)."""
+"""What devices report is in deployment_events, step by step; what GitHub tells is in
+webhook_deliveries, and what is published for it in the audit log (test_hooks)."""
 
 
 def connect(ota: Ota) -> psycopg.Connection:
