@@ -58,8 +58,8 @@ def create_app(settings: Settings, clock: Callable[[], float] = time.time) -> Fa
     app.add_middleware(BodyLimit, limit_of=lambda path: _BODY_LIMITS.get(path, MAX_BODY_BYTES))
     app.add_middleware(RequestRecorder)
     install_problem_handlers(app)
-    # The first that matches answers: what devices ask often comes first.
-    routers = (releases, devices, rollouts, health, keys, sessions, farms, hooks, export, audit)
+    # Routes are tried one after another: check-ins, which are nearly all requests, come first.
+    routers = (releases, health, keys, sessions, farms, devices, rollouts, hooks, export, audit)
     for router in routers:
         app.include_router(router)
     return app

@@ -7,13 +7,13 @@ body is read, and never enough to act upon.
 from collections.abc import Awaitable, Callable
 from typing import Annotated, Any, Final
 
-from fastapi import Depends
+from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from opentelemetry import trace
 
 from ota_api.audit.repository import AuditRepository
 from ota_api.audit.service import Actor, AuditTrail
-from ota_api.resources import Opened, Transaction
+from ota_api.resources import Opened, Resources, Transaction
 from ota_api.standing import check_standing
 from zenthos_core.errors import AuthenticationError, PermissionDeniedError
 from zenthos_core.tokens import Identity, Role
@@ -28,13 +28,23 @@ _bearer = HTTPBearer(auto_error=False, bearerFormat="JWT")
 
 
 async def read_token(
+    request: Request,
     resources: Opened,
     credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
 ) -> Identity:
     """The token's owner; AuthenticationError without a token that verifies."""
-    if credentials is None:
+    return await verified_or_counted(
+        request, resources, credentials.credentials if credentials else None
+    )
+
+
+async def verified_or_counted(
+    request: Request, resources: Resources, token: str | None
+) -> Identity:
+    """As read_token, for whoever has found the token elsewhere."""
+    if token is None:
         raise AuthenticationError("send a token: Authorization: Bearer <token>")
-    identity = resources.token_keys.verify(credentials.credentials)
+    identity = resources.token_keys.verify(token)
     trace.get_current_span().set_attributes(
         {"enduser.id": identity.subject, "enduser.role": identity.role.value}
     )
@@ -79,12 +89,15 @@ async def _trail(
     return AuditTrail(AuditRepository(connection), Actor.of(identity))
 
 
+check_known = permit(*ANYONE_KNOWN)
+"""The permission of KnownToken, for whoever has verified a token already."""
+
 _admin = permit(Role.ADMIN)
 _publisher = permit(Role.ADMIN, Role.OPERATOR, scope=PUBLISH)
 _steering = permit(Role.ADMIN, Role.OPERATOR, scope=ROLLBACK)
 
 AdminToken = Annotated[Identity, Depends(_admin)]
-KnownToken = Annotated[Identity, Depends(permit(*ANYONE_KNOWN))]
+KnownToken = Annotated[Identity, Depends(check_known)]
 PublisherToken = Annotated[Identity, Depends(_publisher)]
 
 Admin = Annotated[Identity, require(_admin)]

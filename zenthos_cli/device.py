@@ -6,6 +6,7 @@ disk and the interpreter.
 
 import json
 import os
+import secrets
 import time
 from base64 import b64decode
 from collections.abc import Callable, Iterator, Sequence
@@ -26,6 +27,7 @@ CHUNK_BYTES: Final = 4096
 MAX_ANSWER_BYTES: Final = 64 * 1024
 """Metadata holds a manifest of at most 4 KiB, in base64, and release notes."""
 
+NONCE_BYTES: Final = 24
 ANSWER_WITHIN_S: Final = 30.0
 SPACE_BYTES: Final = 1024 * 1024
 TIMEOUT_S: Final = 10.0
@@ -92,7 +94,13 @@ def fetch_model(  # noqa: PLR0917 - a device's whole configuration
         base_url=ota_url, headers=headers, timeout=TIMEOUT_S, trust_env=False
     ) as http:
         keys = _fetch_keys(http, root_public_key)
-        offer = _get_json(http, f"/models/{device_model}/{name}/latest")
+        question = {
+            "device_id": device_id,
+            "device_model": device_model,
+            "nonce": secrets.token_urlsafe(NONCE_BYTES),
+            "asked": f"/models/{device_model}/{name}/latest",
+        }
+        offer = _check_in(http, question, keys, int(clock()))
         device = _describe_device(device_model, name, newest_counter)
         manifest = _verify_offer(offer, keys, device, int(clock()))
         url = f"/models/{device_model}/{name}/{manifest['version']}?download=true"
@@ -152,6 +160,30 @@ def _fetch_keys(http: httpx.Client, root_public_key: bytes) -> dict[str, Any]:
         return ota.verify_keys(document, signature, root_public_key, verifies)
     except ota.Refused as refusal:
         raise UpdateError(refusal.stage, _explain(refusal)) from refusal
+
+
+def _check_in(
+    http: httpx.Client, question: dict[str, Any], keys: dict[str, Any], now: int
+) -> dict[str, Any]:
+    """Ask for the latest; what is answered, signed over the nonce sent.
+
+    That there is nothing is believed only where it is signed too.
+    """
+    path = f"{question['asked']}?nonce={question['nonce']}"
+    answer = _ask(http, path, {})
+    offered = httpx.codes.is_success(answer.status)
+    if not offered and b'"checkin"' not in answer.body:
+        raise UpdateError("check-in", answer.problem(path))
+    content = _as_object(path, answer.body)
+    document, signature = _decode(content, "checkin"), _decode(content, "checkin_signature")
+    manifest = _decode(content, "manifest") if offered else b""
+    try:
+        ota.verify_check_in(document, signature, keys, question, manifest, verifies, now)
+    except ota.Refused as refusal:
+        raise UpdateError(refusal.stage, _explain(refusal)) from refusal
+    if not offered:
+        raise UpdateError("check-in", answer.problem(path))
+    return content
 
 
 def _verify_offer(
@@ -240,8 +272,12 @@ class _Source:
 
 
 def _get_json(http: httpx.Client, path: str) -> dict[str, Any]:
+    return _as_object(path, _get(http, path))
+
+
+def _as_object(path: str, body: bytes) -> dict[str, Any]:
     try:
-        content = json.loads(_get(http, path))
+        content = json.loads(body)
     except (ValueError, RecursionError):
         content = None
     if not isinstance(content, dict):

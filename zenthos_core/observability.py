@@ -59,20 +59,17 @@ def setup_telemetry(service: str, *, trace_ratio: float = 1.0) -> None:
     """Install the tracer and meter providers of this process; call once.
 
     `trace_ratio` is the share of traces that are recorded; `OTEL_TRACES_SAMPLER` overrides it.
-    Where nobody receives them none is recorded, and spans are but the ids that logs name.
     """
     resource = Resource({SERVICE_NAME: f"zenthos-{service}", SERVICE_VERSION: __version__})
     readers: list[MetricReader] = [PrometheusMetricReader()]
-    tracers = TracerProvider(resource=resource, sampler=_sampler(trace_ratio))
+    sampler: Sampler | None = ParentBasedTraceIdRatio(trace_ratio)
+    if os.environ.get(OTEL_TRACES_SAMPLER):
+        sampler = None
+    elif not os.environ.get(OTLP_ENDPOINT):
+        sampler = ALWAYS_OFF  # nobody would read the spans; logs have trace ids all the same
+    tracers = TracerProvider(resource=resource, sampler=sampler)
     if os.environ.get(OTLP_ENDPOINT):
         tracers.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
         readers.append(PeriodicExportingMetricReader(OTLPMetricExporter()))
     trace.set_tracer_provider(tracers)
     metrics.set_meter_provider(MeterProvider(resource=resource, metric_readers=readers))
-
-
-def _sampler(trace_ratio: float) -> Sampler | None:
-    """None for what the environment says."""
-    if os.environ.get(OTEL_TRACES_SAMPLER):
-        return None
-    return ParentBasedTraceIdRatio(trace_ratio) if os.environ.get(OTLP_ENDPOINT) else ALWAYS_OFF

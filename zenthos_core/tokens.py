@@ -4,16 +4,20 @@ A device's token is also its password at the broker, with its id as user name.
 """
 
 import hashlib
-from base64 import urlsafe_b64encode
+import time
+from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Collection
 from enum import StrEnum
+from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
 import jwt
 import msgspec
-from cryptography.hazmat.primitives import serialization
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 
 from zenthos_core.errors import AuthenticationError, ConfigurationError
 
@@ -111,29 +115,87 @@ def named_key(token: str) -> str | None:
     return kid if isinstance(kid, str) else None
 
 
+class _Claims(msgspec.Struct, frozen=True):
+    """Those that we read; others may be there."""
+
+    iss: str
+    sub: str
+    role: Role
+    iat: int
+    exp: int
+    scope: str = ""
+    sid: str | None = None
+
+
+_read_claims: Final = msgspec.json.Decoder(_Claims).decode
+_SIGNATURE_BYTES: Final = 64
+_ECDSA: Final = ec.ECDSA(hashes.SHA256())
+
+
+@lru_cache(maxsize=8)
+def _load_public(public_key_pem: bytes) -> ec.EllipticCurvePublicKey:
+    key = serialization.load_pem_public_key(public_key_pem)
+    if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
+        raise ConfigurationError("the token key is not a P-256 key")
+    return key
+
+
+@lru_cache(maxsize=256)
+def _is_es256(header: str) -> bool:
+    """Whether a token's header asks for our algorithm, and for nothing that we do not know."""
+    fields = msgspec.json.decode(_decode_part(header), type=dict[str, object])
+    return fields.get("alg") == ALGORITHM and "crit" not in fields and "b64" not in fields
+
+
+def _decode_part(part: str) -> bytes:
+    """Strictly base64url without padding, in its one canonical form."""
+    decoded = urlsafe_b64decode(part + "=" * (-len(part) % 4))
+    if _base64url(decoded) != part:
+        raise ValueError("not base64url")
+    return decoded
+
+
 def verify(public_key_pem: bytes, token: str) -> Identity:
-    """Check signature, algorithm, issuer and expiry.
+    """Check algorithm, signature, issuer and expiry; nothing of it is read before its signature.
+
+    Each check-in of a device comes here: PyJWT, which signs, takes twice as long.
 
     Raises:
         AuthenticationError: whatever is wrong with the token.
     """
     try:
-        claims = jwt.decode(
-            token,
-            public_key_pem,
-            algorithms=[ALGORITHM],
-            issuer=ISSUER,
-            options={"require": ["exp", "iat", "sub", "role"]},
-        )
-        return Identity(
-            subject=claims["sub"],
-            role=Role(claims["role"]),
-            scopes=frozenset(claims.get("scope", "").split()),
-            issued_at=int(claims["iat"]),
-            session=claims.get("sid"),
-        )
-    except (jwt.InvalidTokenError, ValueError) as error:
-        raise AuthenticationError(f"token refused: {error}") from None
+        claims = _verify_signature(_load_public(public_key_pem), token)
+    except (ValueError, InvalidSignature, msgspec.DecodeError) as error:
+        raise AuthenticationError(f"token refused: {error or 'bad signature'}") from None
+    now = time.time()
+    if claims.iss != ISSUER:
+        raise AuthenticationError("token refused: of another issuer")
+    if claims.exp <= now:
+        raise AuthenticationError("token refused: it has expired")
+    if claims.iat > now:
+        raise AuthenticationError("token refused: it is of the future")
+    return Identity(
+        subject=claims.sub,
+        role=claims.role,
+        scopes=frozenset(claims.scope.split()),
+        issued_at=claims.iat,
+        session=claims.sid,
+    )
+
+
+def _verify_signature(key: ec.EllipticCurvePublicKey, token: str) -> _Claims:
+    """RFC 7515 compact form, RFC 7518 section 3.4: r and s, 32 bytes each."""
+    if not token.isascii() or token.count(".") != 2:
+        raise ValueError("not a token of three parts")
+    header, payload, signature = token.split(".")
+    if not _is_es256(header):
+        raise ValueError(f"not signed with {ALGORITHM}")
+    raw = _decode_part(signature)
+    if len(raw) != _SIGNATURE_BYTES:
+        raise ValueError("bad signature")
+    r, s = int.from_bytes(raw[:32]), int.from_bytes(raw[32:])
+    key.verify(encode_dss_signature(r, s), f"{header}.{payload}".encode(), _ECDSA)
+    return _read_claims(_decode_part(payload))
 
 
 def _coordinates(key: ec.EllipticCurvePublicKey) -> dict[str, str]:

@@ -22,6 +22,14 @@ manifest:
 
 download:
 13. Never more bytes than signed; in the end exactly as many, with the signed SHA-256.
+
+answer to a check-in, before its manifest is looked at, also where nothing is offered:
+14. At most 1 KiB, and a key of keys.json that has not expired, is of the kind check-in and for
+    this device model signed exactly these bytes. No key of another kind will do.
+15. It parses, and its fields have their types.
+16. It is for this device, answers what was asked, and repeats the nonce that was sent with it: an
+    answer kept from another time is refused.
+17. It names the SHA-256 of the manifest that came with it, or nothing where none came.
 """
 
 import binascii
@@ -39,7 +47,9 @@ if TYPE_CHECKING:
 SPEC_VERSION = 1
 MAX_KEYS_BYTES = 8192
 MAX_MANIFEST_BYTES = 4096
+MAX_CHECK_IN_BYTES = 1024
 MAX_COUNTER_STEP = 1000
+CHECK_IN = "check-in"
 ANY = "*"
 
 _FIELDS = (
@@ -62,12 +72,19 @@ _KEY_FIELDS = (
     ("device_models", list),
     ("expires", int),
 )
+_CHECK_IN_FIELDS = (
+    ("device_id", str),
+    ("nonce", str),
+    ("asked", str),
+    ("manifest_sha256", str),
+    ("issued_at", int),
+)
 _VERSION_CHARACTERS = "abcdefghijklmnopqrstuvwxyz0123456789.-"
 _HEX = "0123456789abcdef"
 
 
 class Refused(Exception):  # noqa: N818 - the word a device reports
-    """What was offered is not accepted; `stage` is keys, manifest or download."""
+    """What was offered is not accepted; `stage` is keys, check-in, manifest or download."""
 
     def __init__(self, stage: str, reason: str, detail: str = "") -> None:
         Exception.__init__(self, stage + ": " + reason + (": " + detail if detail else ""))
@@ -134,6 +151,47 @@ def verify_release(  # noqa: PLR0917 - the order is the contract with the caller
     if not 0 < manifest["size"] <= device["space_bytes"]:
         raise Refused("manifest", "no_space", str(manifest["size"]) + " bytes")
     return manifest
+
+
+def verify_check_in(  # noqa: PLR0917 - as above
+    document: bytes,
+    signature: bytes,
+    keys: "dict[str, Any]",
+    question: "dict[str, Any]",
+    manifest_bytes: bytes,
+    verify_ed25519: "Verify",
+    now: int,
+) -> "dict[str, Any]":
+    """Rules 14 to 17. Returns what was signed; `manifest_bytes` are empty where none came.
+
+    `question` holds device_id, device_model, nonce and asked, the path of the request. `now` is
+    for the expiry of keys alone: the nonce tells how fresh the answer is, whatever the clocks say.
+    """
+    if len(document) > MAX_CHECK_IN_BYTES:
+        raise Refused("check-in", "too_large", str(len(document)) + " bytes")
+    trusted = [
+        key
+        for key in keys["keys"]
+        if key["expires"] > now
+        and CHECK_IN in key["kinds"]
+        and _covers(key, [question["device_model"]])
+    ]
+    if not any(
+        verify_ed25519(_decode_base64("keys", key["public_key"]), document, signature)
+        for key in trusted
+    ):
+        raise Refused("check-in", "not_signed_by_online_key")
+    answer = _parse("check-in", document)
+    _check_fields("check-in", answer, _CHECK_IN_FIELDS)
+    for name in ("device_id", "asked", "nonce"):
+        if answer[name] != question[name]:
+            raise Refused("check-in", "other_" + name, answer[name])
+    offered = ""
+    if manifest_bytes:
+        offered = binascii.hexlify(hashlib.sha256(manifest_bytes).digest()).decode()
+    if answer["manifest_sha256"] != offered:
+        raise Refused("check-in", "other_manifest", answer["manifest_sha256"])
+    return answer
 
 
 class Download:

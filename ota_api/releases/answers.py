@@ -15,14 +15,74 @@ from typing import Final
 
 import msgspec
 from fastapi import Request, Response
+from opentelemetry import metrics
 
+from ota_api.delivery.blocks import StoredFile
+from ota_api.delivery.service import send_file, wants_binary
 from ota_api.keys.service import OnlineKey
 from ota_api.ranges import matches_etag
 from ota_api.releases.entitlement import NOTHING_PUBLISHED, Denied, Entitled
+from ota_api.releases.fetching import fetch
 from ota_api.releases.metadata import complete
+from ota_api.releases.repository import Release, Slot
+from ota_api.resources import Resources
+from zenthos_core import lake
 from zenthos_core.errors import NotEntitledError, NotFoundError
+from zenthos_core.tokens import Identity, Role
 
 _HEADERS: Final = {"Cache-Control": "private, no-cache", "Vary": "Accept, Authorization"}
+
+
+LATEST: Final = "latest"
+_downloads = metrics.get_meter(__name__).create_counter(
+    "zenthos.ota.firmware_downloads", description="Downloads begun, of firmware and models."
+)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a request is for; a version or LATEST, metadata or the binary."""
+
+    slot: Slot
+    version: str
+    download: bool = False
+    nonce: str | None = None
+
+
+async def answer(
+    request: Request, resources: Resources, identity: Identity, asked: Asked
+) -> Response:
+    """Metadata or the binary.
+
+    Raises:
+        NotEntitledError: where a device may have none of what there is.
+        NotFoundError: where there is nothing.
+    """
+    latest = asked.version == LATEST
+    offered = await fetch(resources, identity, asked.slot, None if latest else asked.version)
+    is_device = identity.role is Role.DEVICE
+    signed: dict[str, str] = {}
+    if asked.nonce is not None and latest and is_device:
+        nonce = Nonce(asked.nonce, identity.subject, asked.slot.question())
+        signed = sign_check_in(resources.online_key, nonce, offered, resources.clock())
+    if isinstance(offered, Denied):
+        raise refuse(offered, signed, is_device=is_device)
+    if not wants_binary(request, asked.download):
+        return answer_metadata(request, offered, signed)
+    return await _send(request, resources, offered.release, identity, latest=latest)
+
+
+async def _send(
+    request: Request, resources: Resources, release: Release, identity: Identity, *, latest: bool
+) -> Response:
+    file = StoredFile(
+        lake.FIRMWARE, release.object_key, release.size_bytes, release.sha256, not latest
+    )
+    sent = await send_file(request, resources.deliveries, file, identity)
+    begins = sent.headers.get("content-range", "bytes 0-").startswith("bytes 0-")
+    if request.method == "GET" and sent.status_code in {200, 206, 302} and begins:
+        _downloads.add(1, {"kind": release.kind, "device_model": release.device_model})
+    return sent
 
 
 @dataclass(frozen=True)

@@ -392,6 +392,102 @@ def test_rule_13_any_byte_changed(position: int, flip: int) -> None:
     assert download_refusal(bytes(data)) == "wrong_sha256"
 
 
+# Rules 14 to 17: the answer to a check-in
+
+QUESTION = {
+    "device_id": "field-1",
+    "device_model": "esp32-s3",
+    "nonce": "nonce-0123456789",
+    "asked": "/models/esp32-s3/irrigation/latest",
+}
+OFFERED = b'{"a": "manifest"}'
+
+
+def online_keys(**changes: Any) -> dict[str, Any]:
+    return keys({**release_key(ONLINE, ["check-in"]), **changes})
+
+
+def check_in(**changes: Any) -> dict[str, Any]:
+    return {
+        "device_id": "field-1",
+        "nonce": "nonce-0123456789",
+        "asked": "/models/esp32-s3/irrigation/latest",
+        "manifest_sha256": hashlib.sha256(OFFERED).hexdigest(),
+        "issued_at": NOW,
+        **changes,
+    }
+
+
+def believe(
+    content: object,
+    private: bytes = ONLINE,
+    *,
+    trusted: dict[str, Any] | None = None,
+    came: bytes = OFFERED,
+) -> dict[str, Any]:
+    document, signature = offer(content, private)
+    return ota.verify_check_in(
+        document, signature, trusted or online_keys(), QUESTION, came, verifies, NOW
+    )
+
+
+def disbelief(*arguments: Any, **options: Any) -> str:
+    with pytest.raises(ota.Refused) as caught:
+        believe(*arguments, **options)
+    assert caught.value.stage == "check-in"
+    return str(caught.value.reason)
+
+
+def test_good_answer_is_believed() -> None:
+    assert believe(check_in()) == check_in()
+    assert believe(check_in(manifest_sha256=""), came=b"")
+    assert believe(check_in(issued_at=1))  # the nonce tells, not the clock
+
+
+@pytest.mark.parametrize("private", [ROOT, MODEL, FIRMWARE, STRANGER])
+def test_rule_14_another_key(private: bytes) -> None:
+    assert disbelief(check_in(), private) == "not_signed_by_online_key"
+
+
+@pytest.mark.parametrize(
+    "changes", [{"expires": NOW}, {"kinds": ["model"]}, {"device_models": ["esp32-cam"]}]
+)
+def test_rule_14_key_that_does_not_hold(changes: dict[str, Any]) -> None:
+    assert disbelief(check_in(), trusted=online_keys(**changes)) == "not_signed_by_online_key"
+
+
+def test_rule_14_endless_answer() -> None:
+    assert disbelief(check_in(more="x" * 2000)) == "too_large"
+
+
+@pytest.mark.parametrize("field", ["device_id", "nonce", "asked", "manifest_sha256", "issued_at"])
+def test_rule_15_fields(field: str) -> None:
+    assert disbelief(check_in(**{field: None})) == "malformed"
+    assert disbelief(b"[]") == "malformed"
+
+
+@pytest.mark.parametrize("field", ["device_id", "nonce", "asked"])
+def test_rule_16_another_question(field: str) -> None:
+    assert disbelief(check_in(**{field: "other"})) == "other_" + field
+
+
+@pytest.mark.parametrize(
+    ("signed", "came"),
+    [
+        (hashlib.sha256(b"older").hexdigest(), OFFERED),
+        ("", OFFERED),
+        (hashlib.sha256(OFFERED).hexdigest(), b""),
+    ],
+)
+def test_rule_17_another_manifest(signed: str, came: bytes) -> None:
+    assert disbelief(check_in(manifest_sha256=signed), came=came) == "other_manifest"
+
+
+def test_the_online_key_installs_nothing() -> None:
+    with pytest.raises(ota.Refused, match="key_may_not_sign_this"):
+        accept(manifest(key_id=key_id(public_half(ONLINE))), ONLINE, trusted=online_keys())
+
+
 # The device and the host agree, and the device's code stays within MicroPython
 
 

@@ -159,10 +159,16 @@ def lying_server(answer: Callable[[str, str | None], Answer]) -> Iterator[str]:
         server.server_close()
 
 
-def honest_answers(ota: Ota) -> dict[str, bytes]:
-    keys = ota.http.get("/keys.json").content
-    offer = ota.send("GET", f"/models/{DEVICE_MODEL}/irrigation/latest").content
-    return {"/keys.json": keys, f"/models/{DEVICE_MODEL}/irrigation/latest": offer}
+LATEST = f"/models/{DEVICE_MODEL}/irrigation/latest"
+
+
+def is_honest(path: str) -> bool:
+    return path == "/keys.json" or path.startswith(LATEST)
+
+
+def honest(ota: Ota, path: str) -> bytes:
+    """What the real server answers to the device at this moment, nonce and all."""
+    return ota.send("GET", path, Role.DEVICE).content
 
 
 @pytest.mark.parametrize(
@@ -179,10 +185,8 @@ def honest_answers(ota: Ota) -> dict[str, bytes]:
 def test_server_that_sends_other_bytes(
     field: Ota, tmp_path: Path, chunk: bytes, status: int, reason: str
 ) -> None:
-    honest = honest_answers(field)
-
     def answer(path: str, asked: str | None) -> Answer:
-        return (200, honest[path]) if path in honest else (status, chunk)
+        return (200, honest(field, path)) if is_honest(path) else (status, chunk)
 
     with lying_server(answer) as url, pytest.raises(UpdateError, match=reason):
         fetch(field, tmp_path, ota_url=url)
@@ -204,13 +208,53 @@ def test_server_that_sends_other_bytes(
     ids=lambda offer: repr(offer[:20]),
 )
 def test_server_that_offers_nonsense(field: Ota, tmp_path: Path, offer: bytes) -> None:
-    honest = honest_answers(field)
-
     def answer(path: str, asked: str | None) -> Answer:
-        return 200, honest["/keys.json"] if path == "/keys.json" else offer
+        return 200, honest(field, path) if path == "/keys.json" else offer
 
     with lying_server(answer) as url, pytest.raises(UpdateError):
         fetch(field, tmp_path, ota_url=url)
+
+
+def test_answer_kept_from_another_time_is_refused(field: Ota, tmp_path: Path) -> None:
+    """Indefinite freeze: an older answer, rightly signed, over another nonce."""
+    kept = honest(field, f"{LATEST}?nonce=nonce-of-another-time")
+    field.publish(field.signer.model(NEWER, release_counter=2))
+
+    def answer(path: str, asked: str | None) -> Answer:
+        return 200, kept if path.startswith(LATEST) else honest(field, path)
+
+    with lying_server(answer) as url, pytest.raises(UpdateError, match="other_nonce") as caught:
+        fetch(field, tmp_path, ota_url=url)
+    assert caught.value.stage == "check-in"
+
+
+def test_release_that_was_not_offered_is_refused(field: Ota, tmp_path: Path) -> None:
+    """Mix and match: the manifest of another answer beside the signature of this one."""
+    older = json.loads(honest(field, LATEST))
+    field.publish(field.signer.model(NEWER, release_counter=2))
+
+    def answer(path: str, asked: str | None) -> Answer:
+        content = json.loads(honest(field, path))
+        if path.startswith(LATEST):
+            content |= {name: older[name] for name in ("manifest", "signature")}
+        return 200, json.dumps(content).encode()
+
+    with lying_server(answer) as url, pytest.raises(UpdateError, match="other_manifest"):
+        fetch(field, tmp_path, ota_url=url)
+
+
+def test_that_there_is_nothing_is_signed_too(ota: Ota, tmp_path: Path) -> None:
+    ota.register()
+    ota.publish({**ota.signer.model(), "rollout_percentage": 0})
+    with pytest.raises(UpdateError, match="no_rollout"):
+        fetch(ota, tmp_path)
+    denied = json.dumps({"reason": "withdrawn", "detail": "go away"}).encode()
+
+    def answer(path: str, asked: str | None) -> Answer:
+        return (403, denied) if path.startswith(LATEST) else (200, honest(ota, path))
+
+    with lying_server(answer) as url, pytest.raises(UpdateError, match="answered with 403"):
+        fetch(ota, tmp_path, ota_url=url)
 
 
 CONVERSION = """

@@ -1,0 +1,215 @@
+"""Check-ins over HTTP on a real database: who gets what, what is written, what is signed."""
+
+import hashlib
+import json
+import time
+from base64 import b64decode
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import httpx
+import psycopg
+import pytest
+
+from ota_api.releases.schemas import ReleaseMetadata
+from tests.ota_api.conftest import DEVICE_ID, DEVICE_MODEL, Ota
+from zenthos_core.signing import public_half, verifies
+from zenthos_core.tokens import Role
+
+LATEST = f"/models/{DEVICE_MODEL}/irrigation/latest"
+NONCE = "nonce-of-this-question"
+
+
+@pytest.fixture
+def field(ota: Ota) -> Ota:
+    """With a registered device and a model for all."""
+    ota.register()
+    ota.publish(ota.signer.model())
+    return ota
+
+
+def ask(ota: Ota, path: str = LATEST, **options: Any) -> httpx.Response:
+    return ota.send("GET", path, Role.DEVICE, **options)
+
+
+def execute(ota: Ota, query: str, *values: object) -> None:
+    with psycopg.connect(ota.settings.database_url.get_secret_value()) as connection:
+        connection.execute(query.encode(), values)
+
+
+def newer(ota: Ota, counter: int = 2, percentage: int = 100, **changes: Any) -> str:
+    """Publish another model; gives its version."""
+    body = ota.signer.model(b"newer" * counter, release_counter=counter, **changes)
+    answer = ota.publish({**body, "rollout_percentage": percentage})
+    assert answer.status_code == 201, answer.text
+    return str(json.loads(b64decode(body["manifest"]))["version"])
+
+
+def deployments(ota: Ota) -> list[tuple[Any, ...]]:
+    return ota.rows(
+        "SELECT r.release_counter, d.state, d.reason FROM deployments d"
+        " JOIN rollouts o ON o.id = d.rollout_id JOIN releases r ON r.id = o.release_id ORDER BY 1"
+    )
+
+
+def test_metadata_is_as_documented(field: Ota) -> None:
+    answer = ask(field)
+    told = ReleaseMetadata.model_validate(answer.json())
+    [(deployment_id, rollout)] = field.rows("SELECT id, rollout_id FROM deployments")
+    assert (told.deployment_id, told.rollout) == (deployment_id, rollout)
+    assert told.sha256 == hashlib.sha256(field.http.get(
+        told.binary_url, headers=field.headers(Role.DEVICE, DEVICE_ID)
+    ).content).hexdigest()  # fmt: skip
+    assert answer.headers["cache-control"] == "private, no-cache"
+    user = ReleaseMetadata.model_validate(field.send("GET", LATEST).json())
+    assert (user.deployment_id, user.rollout) == (None, None)
+
+
+@pytest.mark.parametrize("query", ["", "?download=false", "?x=1"])
+def test_both_ways_of_reading_a_request_answer_the_same(field: Ota, query: str) -> None:
+    assert ask(field, LATEST + query).content == ask(field).content
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("/models/esp32-s3/irrigation/newest", 422),
+        ("/models/ESP/irrigation/latest", 422),
+        ("/models/esp32-s3/-/latest", 422),
+        ("/firmware/esp32-s3/m-20261123-0a1b2c3", 422),
+        (f"{LATEST}?nonce=short", 422),
+        (f"{LATEST}?nonce={'x' * 65}", 422),
+        (f"{LATEST}?download=maybe", 422),
+        ("/models/esp32-cam/irrigation/latest", 403),
+        ("/models/esp32-s3/frost/latest", 404),
+    ],
+)
+def test_what_is_not_plain_is_refused_as_documented(
+    shared_ota: Ota, path: str, status: int
+) -> None:
+    answer = ask(shared_ota, path)
+    assert answer.status_code == status
+    assert answer.headers["content-type"] == "application/problem+json"
+
+
+def test_etag_changes_with_what_is_told(field: Ota) -> None:
+    first = ask(field)
+    known = {"If-None-Match": first.headers["etag"]}
+    again = ask(field, headers=known)
+    assert (again.status_code, again.content) == (304, b"")
+    assert again.headers["etag"] == first.headers["etag"]
+    assert field.send("GET", LATEST, headers=known).status_code == 200
+    newer(field)
+    assert ask(field, headers=known).status_code == 200
+
+
+def test_first_offer_is_recorded_once(field: Ota) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda _: ask(field), range(16)))
+    assert {answer.status_code for answer in answers} == {200}
+    assert len({answer.json()["deployment_id"] for answer in answers}) == 1
+    assert deployments(field) == [(1, "pending", None)]
+    assert field.rows("SELECT state FROM deployment_events") == [("pending",)]
+
+
+def test_newer_offer_supersedes_and_a_withdrawal_brings_back(field: Ota) -> None:
+    ask(field)
+    newer(field)
+    ask(field)
+    assert deployments(field) == [(1, "aborted", "superseded"), (2, "pending", None)]
+    execute(field, "UPDATE releases SET withdrawn_at = now() WHERE release_counter = 2")
+    assert ask(field).json()["release_counter"] == 1
+    assert deployments(field)[0] == (1, "pending", None)
+
+
+def test_device_that_has_it_already(field: Ota) -> None:
+    version = newer(field)
+    execute(field, "UPDATE devices SET model_version = %s", version)
+    assert ask(field).status_code == 200
+    assert deployments(field) == [(2, "already-installed", None)]
+
+
+def test_paused_a_moment_ago_counts(field: Ota) -> None:
+    """The catalogue in memory is not believed once its version has changed."""
+    newer(field)
+    execute(field, "UPDATE rollouts SET state = 'paused' WHERE release_id IN"
+            " (SELECT id FROM releases WHERE release_counter = 2)")  # fmt: skip
+    assert ask(field).json()["release_counter"] == 1
+    execute(field, "UPDATE rollouts SET state = 'aborted'")
+    denied = ask(field)
+    assert (denied.status_code, denied.json()["reason"]) == (403, "rollout_aborted")
+
+
+def test_standing_is_read_each_time(field: Ota) -> None:
+    assert ask(field).status_code == 200
+    execute(field, "UPDATE devices SET tokens_valid_from = now() + INTERVAL '1 hour'")
+    assert ask(field).status_code == 401
+    execute(field, "UPDATE devices SET tokens_valid_from = NULL, decommissioned_at = now()")
+    assert ask(field).status_code == 403
+
+
+def test_refusal_says_why(field: Ota) -> None:
+    newer(field, requires={"min_firmware": "v1.4.0"})
+    execute(field, "UPDATE rollouts SET state = 'aborted' WHERE release_id IN"
+            " (SELECT id FROM releases WHERE release_counter = 1)")  # fmt: skip
+    execute(field, "UPDATE devices SET firmware_version = 'v1.2.0'")
+    denied = ask(field).json()
+    assert denied["reason"] == "needs_firmware"
+    assert "needs firmware v1.4.0 first; the device runs v1.2.0" in denied["detail"]
+    newer(field, counter=3, percentage=0)
+    assert ask(field).json()["reason"] == "no_rollout"
+
+
+def signed(ota: Ota, answer: httpx.Response) -> dict[str, Any]:
+    """What the online key signed."""
+    document = b64decode(answer.json()["checkin"])
+    signature = b64decode(answer.json()["checkin_signature"])
+    assert verifies(public_half(ota.signer.private_key("online")), document, signature)
+    content: dict[str, Any] = json.loads(document)
+    assert abs(content.pop("issued_at") - time.time()) < 60
+    return content
+
+
+def test_answer_is_signed_over_the_nonce(field: Ota) -> None:
+    answer = ask(field, f"{LATEST}?nonce={NONCE}")
+    manifest = b64decode(answer.json()["manifest"])
+    assert signed(field, answer) == {
+        "device_id": DEVICE_ID,
+        "nonce": NONCE,
+        "asked": LATEST,
+        "manifest_sha256": hashlib.sha256(manifest).hexdigest(),
+    }
+    known = {"If-None-Match": answer.headers["etag"]}
+    assert ask(field, f"{LATEST}?nonce={NONCE}", headers=known).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [(LATEST, 403), (f"/models/{DEVICE_MODEL}/frost/latest", 404)],
+)
+def test_refusal_is_signed_too(field: Ota, path: str, status: int) -> None:
+    execute(field, "UPDATE rollouts SET state = 'aborted'")
+    answer = ask(field, f"{path}?nonce={NONCE}")
+    assert answer.status_code == status
+    content = signed(field, answer)
+    assert (content["manifest_sha256"], content["asked"]) == ("", path)
+
+
+def test_nothing_is_signed_for_users_or_for_one_version(field: Ota) -> None:
+    """A user may bear the name of a device; an older version is no answer to what is the latest."""
+    headers = field.headers(Role.VIEWER, DEVICE_ID)
+    answer = field.http.get(f"{LATEST}?nonce={NONCE}", headers=headers)
+    assert (answer.status_code, answer.json().get("checkin")) == (200, None)
+    version = ask(field).json()["version"]
+    one = ask(field, f"{LATEST.removesuffix('latest')}{version}?nonce={NONCE}")
+    assert (one.status_code, one.json().get("checkin")) == (200, None)
+
+
+def test_connections_that_died_are_replaced(field: Ota) -> None:
+    assert ask(field).status_code == 200
+    execute(
+        field,
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+        " WHERE application_name = 'zenthos-ota-api' AND datname = current_database()",
+    )
+    assert ask(field).status_code == 200
