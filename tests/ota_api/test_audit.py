@@ -31,8 +31,9 @@ ACTIONS = {
     "POST /rollouts/{rollout_id}/rollback": Action.ROLLOUT_ROLLBACK,
     "POST /rollouts/{rollout_id}/evaluate": Action.ROLLOUT_FINISH,
 }
-OWN_LOG = {"POST /devices/{device_id}/update-status"}
-"""What devices report is in deployment_events, step by step."""
+OWN_LOG = {"POST /devices/{device_id}/update-status", "POST /hooks/github-release"}
+"""What devices report is in deployment_events, step by step; what GitHub tells is in
+webhook_deliveries, and what is published for it in the audit log (test_hooks)."""
 
 
 def connect(ota: Ota) -> psycopg.Connection:
