@@ -10,6 +10,7 @@ from fastapi_offline import FastAPIOffline
 
 from ota_api.audit.routes import router as audit
 from ota_api.bodies import MAX_BODY_BYTES, BodyLimit
+from ota_api.ddi.routes import router as ddi
 from ota_api.devices.routes import BULK_PATH
 from ota_api.devices.routes import router as devices
 from ota_api.devices.schemas import MAX_BULK_BYTES
@@ -52,6 +53,6 @@ def create_app(settings: Settings, clock: Callable[[], float] = time.time) -> Fa
     app.add_middleware(BodyLimit, limit_of=lambda path: _BODY_LIMITS.get(path, MAX_BODY_BYTES))
     app.add_middleware(RequestRecorder)
     install_problem_handlers(app)
-    for router in (health, keys, sessions, farms, devices, releases, export, audit):
+    for router in (health, keys, sessions, farms, devices, releases, export, audit, ddi):
         app.include_router(router)
     return app

@@ -23,6 +23,7 @@ from zenthos_core.errors import (
     BusyError,
     ConfigurationError,
     ConflictError,
+    GoneError,
     InvalidInputError,
     ManifestError,
     NotFoundError,
@@ -42,6 +43,7 @@ _STATUS: Final[dict[type[ZenthosError], HTTPStatus]] = {
     BlobNotFoundError: HTTPStatus.INTERNAL_SERVER_ERROR,  # a row promised it
     NotFoundError: HTTPStatus.NOT_FOUND,
     ConflictError: HTTPStatus.CONFLICT,
+    GoneError: HTTPStatus.GONE,
     ThrottledError: HTTPStatus.TOO_MANY_REQUESTS,
     InvalidInputError: HTTPStatus.UNPROCESSABLE_ENTITY,
     ManifestError: HTTPStatus.UNPROCESSABLE_ENTITY,

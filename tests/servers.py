@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
 import psycopg
 from pydantic import SecretStr
@@ -286,6 +287,13 @@ class TokenBroker(MosquittoServer):
 
 
 SYSTEM = Path("/")
+
+
+class DebianProgram(Protocol):
+    """A program that Debian has."""
+
+    PROGRAM: str
+    PACKAGES: tuple[str, ...]
 
 
 def debian_root(unpacked: Path, program: str, packages: tuple[str, ...], name: str) -> Path:

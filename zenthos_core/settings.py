@@ -7,7 +7,7 @@ The names in the environment are these in capitals with `ZENTHOS_` before them.
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import AfterValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from zenthos_core.errors import ConfigurationError
@@ -18,6 +18,13 @@ STACK_ENV = "stack.env"
 Port = Annotated[int, Field(ge=1, le=65535)]
 Positive = Annotated[float, Field(gt=0)]
 AtLeastOne = Annotated[float, Field(ge=1)]
+
+
+def _none_or_long(secret: SecretStr) -> SecretStr:
+    text = secret.get_secret_value()
+    if text and (len(text) < 32 or not (text.isascii() and text.isprintable()) or " " in text):
+        raise ValueError("take 32 characters or more, random, without blanks")
+    return secret
 
 
 class Settings(BaseSettings):
@@ -141,6 +148,16 @@ class Settings(BaseSettings):
     ota_host: str = Field("127.0.0.1", description="Address the OTA server binds to.")
     ota_port: Port = Field(8080, description="Port of the OTA server.")
     ota_url: str = Field("http://127.0.0.1:8080", description="OTA server as others reach it.")
+    ddi_tenant: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")] = Field(
+        "default", description="Tenant in the paths of hawkBit's device API, beside `default`."
+    )
+    ddi_poll_interval_s: Annotated[int, Field(ge=1, le=86_399)] = Field(
+        300, description="Seconds after which clients of that API should ask again."
+    )
+    ddi_gateway_token: Annotated[SecretStr, AfterValidator(_none_or_long)] = Field(
+        SecretStr(""),
+        description="GatewayToken that speaks for every device there; none by default.",
+    )
     token_private_key_file: Path = Field(
         Path(".zenthos/keys/token.pem"), description="ES256 key that signs tokens (OTA server)."
     )

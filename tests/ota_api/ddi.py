@@ -1,0 +1,123 @@
+"""Devices that speak DDI, and what is offered to them."""
+
+import hashlib
+import time
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import httpx
+
+from tests.ota_api.conftest import Ota
+
+MODEL = "linux-gateway"
+GATEWAY = "gateway-1"
+TENANT = "default"
+
+
+class Logging(Protocol):
+    """A program that writes a log."""
+
+    @property
+    def log(self) -> str:
+        """So far."""
+
+
+class DdiDevice:
+    """A registered device, and its way to the server."""
+
+    def __init__(self, ota: Ota, device_id: str = GATEWAY, tenant: str = TENANT) -> None:
+        registered = ota.register(device_id, device_model=MODEL, device_type="gateway")
+        self.token = registered.json()["jwt_token"]
+        self.device_id = device_id
+        self.path = f"/{tenant}/controller/v1/{device_id}"
+        self._ota = ota
+        self.headers = {"Authorization": f"TargetToken {self.token}"}
+
+    def send(self, method: str, path: str = "", **options: Any) -> httpx.Response:
+        """A request below its own path, or to the whole URL of a link."""
+        url = path if path.startswith("http") else f"{self.path}{path}"
+        headers = self.headers | options.pop("headers", {})
+        return self._ota.http.request(method, url, headers=headers, **options)
+
+    def links(self) -> dict[str, str]:
+        """Of its base poll, by name."""
+        answer = self.send("GET")
+        assert answer.status_code == 200, answer.text
+        return {name: link["href"] for name, link in answer.json()["_links"].items()}
+
+    def action(self) -> dict[str, Any]:
+        """What it is offered."""
+        return dict(self.send("GET", self.links()["deploymentBase"]).json())
+
+    def feedback(
+        self,
+        action_id: str,
+        execution: str,
+        finished: str = "none",
+        *details: str,
+        of: str = "deploymentBase",
+    ) -> httpx.Response:
+        """As hawkBit's clients send it."""
+        status = {"execution": execution, "result": {"finished": finished}, "details": details}
+        body = {"id": action_id, "time": "20261128T120000", "status": status}
+        return self.send("POST", f"/{of}/{action_id}/feedback", json=body)
+
+    def state(self, what: str = "state") -> Any:
+        """Of its newest deployment."""
+        rows = self._ota.rows(
+            f"SELECT {what} FROM deployments WHERE device_id = '{self.device_id}'"
+            " ORDER BY id DESC LIMIT 1"
+        )
+        return rows[0][0] if rows else None
+
+    def history(self) -> list[str]:
+        """States of its newest deployment, in their order."""
+        rows = self._ota.rows(
+            "SELECT e.state FROM deployment_events e JOIN deployments d ON d.id = e.deployment_id"
+            f" WHERE d.device_id = '{self.device_id}' AND e.stage IS DISTINCT FROM 'log'"
+            " ORDER BY d.id DESC, e.id"
+        )
+        return [state for (state,) in rows]
+
+    def cancel_answer(self) -> str | None:
+        """What it has said to the cancellation of an action."""
+        rows = self._ota.rows(
+            "SELECT e.stage FROM deployment_events e JOIN deployments d ON d.id = e.deployment_id"
+            f" WHERE d.device_id = '{self.device_id}' AND e.stage LIKE 'cancel-%'"
+        )
+        return rows[0][0] if rows else None
+
+    def runs(self) -> str | None:
+        """The version that is known of it."""
+        query = f"SELECT firmware_version FROM devices WHERE id = '{self.device_id}'"
+        [(version,)] = self._ota.rows(query)
+        return str(version) if version else None
+
+    def abort_rollout(self) -> None:
+        """As an operator."""
+        import psycopg  # TEMP
+        with psycopg.connect(self._ota.settings.database_url.get_secret_value()) as c:
+            c.execute("UPDATE rollouts SET state='aborted'")
+            c.execute("UPDATE deployments SET state='aborted' WHERE state IN ('pending','downloading','installing')")
+
+
+def publish(ota: Ota, binary: bytes, version: str = "v1.2.0", **changes: Any) -> dict[str, Any]:
+    """A bundle for gateways that is offered to all of them."""
+    counter = int(version.replace("v", "").replace(".", ""))
+    fields = {"device_models": [MODEL], "name": "gateway", "version": version}
+    release = ota.signer.firmware(binary, release_counter=counter, **fields)
+    answer = ota.publish({**release, **changes}, path="/firmware/publish")
+    assert answer.status_code == 201, answer.text
+    import psycopg  # TEMP
+    with psycopg.connect(ota.settings.database_url.get_secret_value()) as c:
+        c.execute("UPDATE releases SET sha1=%s, md5=%s WHERE id=%s", (hashlib.sha1(binary).hexdigest(), hashlib.md5(binary).hexdigest(), answer.json()["id"]))
+        c.execute("INSERT INTO rollouts (release_id, device_model, phases, success_threshold, error_threshold, min_devices, timeout_s, state, created_by) VALUES (%s,%s,'{100}',0.9,0.1,1,86400,'running','x')", (answer.json()["id"], MODEL))
+    return dict(answer.json())
+
+
+def wait_for(condition: Callable[[], bool], program: Logging, timeout_s: float = 60) -> None:
+    """Until it holds; else the test fails with what the program has written."""
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, program.log[-4000:]
+        time.sleep(0.1)

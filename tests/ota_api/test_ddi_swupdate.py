@@ -1,0 +1,83 @@
+"""Debian's SWUpdate 2022.12 in hawkBit's mode against the real server."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.ota_api.conftest import Ota, running_ota
+from tests.ota_api.ddi import DdiDevice, publish, wait_for
+from tests.swupdate import Swupdate
+from zenthos_core.settings import Settings
+
+PAYLOAD = b"the software of a gateway\n" * 400
+DDI_MD = Path(__file__).parents[2] / "docs/reference/ddi.md"
+
+
+@pytest.fixture
+def fast_ota(ota_settings: Settings) -> Iterator[Ota]:
+    """A server that devices ask every second."""
+    with running_ota(ota_settings.model_copy(update={"ddi_poll_interval_s": 1})) as running:
+        yield running
+
+
+@pytest.fixture
+def gateway(swupdate_root: Path) -> Iterator[Swupdate]:
+    gateway = Swupdate(swupdate_root)
+    yield gateway
+    gateway.remove()
+
+
+def configured(ota: Ota, gateway: Swupdate, version: str = "v1.1.0") -> str:
+    """The configuration of the documentation, of this machine when it runs that version."""
+    [text] = re.findall(r"```libconfig\n(.*?)```", DDI_MD.read_text(), re.DOTALL)
+    changes = {
+        "https://ota.example.org": ota.settings.ota_url,
+        "/etc/swupdate/vendor.pem": str(gateway.vendor.certificate),
+        "v1.2.0": version,
+    }
+    for documented, own in changes.items():
+        assert documented in text
+        text = text.replace(documented, own)
+    return str(text)
+
+
+def test_an_update_from_the_offer_to_its_proof(fast_ota: Ota, gateway: Swupdate) -> None:
+    device = DdiDevice(fast_ota)
+    publish(fast_ota, gateway.image("v1.2.0", PAYLOAD))
+    with gateway.running(configured(fast_ota, gateway), f"-k {device.token}"):
+        wait_for(gateway.target.exists, gateway)
+        wait_for(lambda: device.state() == "installing", gateway)
+        wait_for(lambda: "pending testing" in gateway.log, gateway)
+    assert gateway.target.read_bytes() == PAYLOAD
+    assert device.runs() == "v1.1.0"
+
+    with gateway.running(configured(fast_ota, gateway, "v1.2.0"), f"-k {device.token} -c 2"):
+        wait_for(lambda: device.state() == "success", gateway)
+        wait_for(lambda: set(device.links()) == {"installedBase"}, gateway)
+    assert device.runs() == "v1.2.0"
+    assert device.history() == ["downloading", "installing", "rebooting", "success"]
+
+
+def test_a_broken_image_is_a_failure_with_its_reason(fast_ota: Ota, gateway: Swupdate) -> None:
+    device = DdiDevice(fast_ota)
+    publish(fast_ota, gateway.image("v1.2.0", PAYLOAD, listed=b"something else"))
+    with gateway.running(configured(fast_ota, gateway), f"-k {device.token}"):
+        wait_for(lambda: device.state() == "failure", gateway)
+        wait_for(lambda: "deploymentBase" not in device.links(), gateway)
+    assert device.state("stage") in {"download", "install"}
+    assert "HASH mismatch" in device.state("reason")
+    assert not gateway.target.exists()
+
+
+def test_an_aborted_rollout_stops_the_download(fast_ota: Ota, gateway: Swupdate) -> None:
+    device = DdiDevice(fast_ota)
+    publish(fast_ota, gateway.image("v1.2.0", PAYLOAD * 200))
+    with gateway.running(configured(fast_ota, gateway), f"-k {device.token} -n 100k"):
+        wait_for(lambda: device.state() in {"downloading", "installing"}, gateway)
+        device.abort_rollout()
+        wait_for(lambda: device.cancel_answer() == "cancel-confirmed", gateway)
+        wait_for(lambda: "cancelAction" not in device.links(), gateway)
+    assert device.state() == "aborted"
+    assert not gateway.target.exists()
