@@ -20,6 +20,7 @@ from zenthos_core.tokens import Identity, Role
 
 READ: Final = "read"
 PUBLISH: Final = "publish"
+ROLLBACK: Final = "rollback"
 USERS: Final = (Role.ADMIN, Role.OPERATOR, Role.VIEWER)
 ANYONE_KNOWN: Final = (*USERS, Role.DEVICE)
 
@@ -80,6 +81,7 @@ async def _trail(
 
 _admin = permit(Role.ADMIN)
 _publisher = permit(Role.ADMIN, Role.OPERATOR, scope=PUBLISH)
+_steering = permit(Role.ADMIN, Role.OPERATOR, scope=ROLLBACK)
 
 AdminToken = Annotated[Identity, Depends(_admin)]
 PublisherToken = Annotated[Identity, Depends(_publisher)]
@@ -90,6 +92,8 @@ User = Annotated[Identity, require(permit(*USERS))]
 Known = Annotated[Identity, require(permit(*ANYONE_KNOWN))]
 OneDevice = Annotated[Identity, require(permit(Role.DEVICE))]
 Publisher = Annotated[Identity, require(_publisher)]
+Steering = Annotated[Identity, require(_steering)]
+"""Who starts, stops and takes back rollouts."""
 
 Trail = Annotated[AuditTrail, Depends(_trail)]
 """Beside one of the above: by itself it lets in whoever has a token."""

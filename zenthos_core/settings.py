@@ -189,6 +189,11 @@ class Settings(BaseSettings):
         Path(".zenthos/keys/model.key"), description="Ed25519 key that signs models (lineage)."
     )
 
+    online_private_key_file: Path = Field(
+        Path(".zenthos/keys/online.key"),
+        description="Ed25519 key that signs check-in answers (OTA server).",
+    )
+
     mlflow_url: str = Field("http://127.0.0.1:5000", description="MLflow tracking server.")
     dagster_url: str = Field("http://127.0.0.1:3000", description="Dagster webserver.")
     alert_webhook_url: SecretStr = Field(

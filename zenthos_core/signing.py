@@ -8,12 +8,16 @@ import hashlib
 import os
 from base64 import b64decode, b64encode
 from pathlib import Path
+from typing import Final
 
 import msgspec
 from nacl.exceptions import BadSignatureError
 from nacl.signing import SigningKey, VerifyKey
 
 from zenthos_core.errors import ConfigurationError, ManifestError
+
+CHECK_IN: Final = "check-in"
+"""The kind of what the online key signs: answers to devices, no releases."""
 
 
 class ReleaseKey(msgspec.Struct, frozen=True):

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import psycopg
 
 from tests.ota_api.conftest import DEVICE_MODEL, Ota
+from tests.ota_api.releases import bundle
 from zenthos_core import passwords, tokens
 from zenthos_core.tokens import Role
 
@@ -112,7 +113,7 @@ class Requests:
             "/devices/{device_id}/claim": lambda: {"factory_secret": SECRET},
             "/models/publish": lambda: self._ota.signer.model(binary, **counter),
             "/firmware/publish": lambda: self._ota.signer.firmware(
-                binary, version=f"v1.0.{number}", **counter
+                bundle(binary), version=f"v1.0.{number}", **counter
             ),
         }
         if operation.path == "/devices/bulk":

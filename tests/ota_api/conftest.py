@@ -122,6 +122,7 @@ def make_ota_settings(folder: Path, database_url: str) -> Settings:
         root_public_key_file=keys / "root.pub",
         trusted_keys_file=keys / "keys.json",
         model_signing_key_file=keys / "model.key",
+        online_private_key_file=keys / "online.key",
     )
 
 

@@ -1,7 +1,9 @@
 """Signs releases as CI and the lineage do, and as attackers would like to."""
 
 import hashlib
+import io
 import time
+import zipfile
 from base64 import b64encode
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,14 @@ from zenthos_core.signing import key_id, public_half, read_key
 
 BINARY = b"TFL3 weights " * 500
 DAY_S = 86_400
+
+
+def bundle(content: bytes = BINARY) -> bytes:
+    """A firmware bundle that holds `content`; the same content, the same bytes."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr(zipfile.ZipInfo("app/main.mpy", (2026, 1, 1, 0, 0, 0)), content)
+    return file.getvalue()
 
 
 class Signer:
@@ -38,9 +48,9 @@ class Signer:
         return self._body(binary, key, {**fields, **changes})
 
     def firmware(
-        self, binary: bytes = BINARY, *, key: str = "firmware", **changes: Any
+        self, binary: bytes = bundle(), *, key: str = "firmware", **changes: Any
     ) -> dict[str, Any]:
-        """A firmware release."""
+        """A firmware release; a bundle unless the kind says otherwise."""
         fields = {"kind": "firmware-bundle", "name": "sensor", "version": "v1.0.0"}
         return self._body(binary, key, {**fields, **changes})
 

@@ -141,6 +141,7 @@ def _defaults(wanted: Settings, home: Path, kept: Secrets) -> dict[str, object]:
         "root_public_key_file": keys / "root.pub",
         "trusted_keys_file": keys / "keys.json",
         "model_signing_key_file": keys / "model.key",
+        "online_private_key_file": keys / "online.key",
     }
 
 

@@ -9,10 +9,14 @@ from pathlib import Path
 from typing import Final
 
 from zenthos_core import signing, tokens
-from zenthos_core.signing import ReleaseKey, TrustedKeys
+from zenthos_core.signing import CHECK_IN, ReleaseKey, TrustedKeys
 
-RELEASE_KINDS: Final = {"firmware": ["firmware-bundle", "esp-image"], "model": ["model"]}
-"""Which release key may sign what; the model key can sign nothing but models."""
+KINDS: Final = {
+    "firmware": ["firmware-bundle", "esp-image"],
+    "model": ["model"],
+    "online": [CHECK_IN],
+}
+"""Which key may sign what: the model key nothing but models, the online key no release at all."""
 
 RELEASE_KEY_VALID_S: Final = 2 * 365 * 24 * 3600
 
@@ -24,16 +28,13 @@ def make_keys(folder: Path, *, now: float) -> None:
     if not token_key.exists():
         write_private(token_key, tokens.generate_private_key())
     _write_public(folder / "token.pub.pem", tokens.public_pem(token_key.read_bytes()))
-    for name in ("root", "online", *RELEASE_KINDS):
+    for name in ("root", *KINDS):
         private = folder / f"{name}.key"
         if not private.exists():
             signing.write_private_key(private, signing.generate_key())
         public = signing.public_half(signing.read_key(private))
         _write_public(folder / f"{name}.pub", b64encode(public) + b"\n")
-    if not (folder / "keys.json.sig").exists():
-        trusted = TrustedKeys(1, [_release_key(folder, name, now) for name in RELEASE_KINDS])
-        root = signing.read_key(folder / "root.key")
-        signing.write_trusted_keys(folder / "keys.json", trusted, root)
+    _trust(folder, now)
 
 
 def write_private(path: Path, content: bytes) -> None:
@@ -51,12 +52,26 @@ def _write_public(path: Path, content: bytes) -> None:
         path.write_bytes(content)
 
 
+def _trust(folder: Path, now: float) -> None:
+    """Have the root sign for the keys; for those that are missing in a list that is there."""
+    listed = folder / "keys.json"
+    root = signing.read_key(folder / "root.key")
+    if not (folder / "keys.json.sig").exists():
+        trusted = TrustedKeys(1, [_release_key(folder, name, now) for name in KINDS])
+        signing.write_trusted_keys(listed, trusted, root)
+        return
+    trusted = signing.read_trusted_keys(listed, signing.public_half(root))
+    if not any(CHECK_IN in key.kinds for key in trusted.keys):
+        keys = [*trusted.keys, _release_key(folder, "online", now)]
+        signing.write_trusted_keys(listed, TrustedKeys(trusted.version + 1, keys), root)
+
+
 def _release_key(folder: Path, name: str, now: float) -> ReleaseKey:
     public = signing.read_key(folder / f"{name}.pub")
     return ReleaseKey(
         key_id=signing.key_id(public),
         public_key=b64encode(public).decode(),
-        kinds=RELEASE_KINDS[name],
+        kinds=KINDS[name],
         device_models=["*"],
         expires=int(now) + RELEASE_KEY_VALID_S,
     )

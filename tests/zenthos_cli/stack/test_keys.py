@@ -9,11 +9,14 @@ import pytest
 from zenthos_cli.stack.keys import make_keys
 from zenthos_core.errors import ManifestError
 from zenthos_core.signing import (
+    CHECK_IN,
+    TrustedKeys,
     generate_key,
     key_id,
     public_half,
     read_key,
     read_trusted_keys,
+    write_trusted_keys,
 )
 from zenthos_core.tokens import Role, issue, verify
 
@@ -44,8 +47,16 @@ def test_release_keys_may_sign_their_kind_alone(keys: Path) -> None:
 
 def test_the_online_key_may_sign_no_release(keys: Path) -> None:
     trusted = read_trusted_keys(keys / "keys.json", read_key(keys / "root.pub"))
-    with pytest.raises(ManifestError):
-        trusted.find(key_id(read_key(keys / "online.pub")))
+    online = trusted.find(key_id(read_key(keys / "online.pub")))
+    assert online.kinds == [CHECK_IN]
+
+
+def test_an_older_list_gets_the_online_key_under_a_higher_version(keys: Path) -> None:
+    root, listed = read_key(keys / "root.key"), keys / "keys.json"
+    whole = read_trusted_keys(listed, public_half(root))
+    write_trusted_keys(listed, TrustedKeys(7, whole.keys[:2]), root)
+    make_keys(keys, now=NOW)
+    assert read_trusted_keys(listed, public_half(root)) == TrustedKeys(8, whole.keys)
 
 
 def test_another_root_key_is_not_trusted(keys: Path) -> None:

@@ -1,0 +1,209 @@
+"""Whether a rollout goes on, stops or is done: values in, a decision with its reasons out.
+
+The first rule that applies decides:
+
+1. Only a rollout that is running is decided on.
+2. A clock that stands before the phase's beginning holds it.
+3. Failures (timeouts included) among what this phase has concluded, above `error_threshold`, pause
+   it once `min_devices` have concluded, or all that the rollout has.
+4. Data of updated devices that is worse than the control's by more than a limit pauses it, where
+   both sides have MIN_READINGS readings, and `min_devices` (of more than three: three) were
+   updated.
+5. Successes among the members that answer, at `success_threshold` or above, and at least
+   `min_devices` of them (or all members), end the phase: the next begins, the last finishes.
+6. Where a control cohort was asked for, a phase ends only with data of both sides that is at most
+   MAX_EVIDENCE_AGE_S old.
+7. Anything else holds it.
+
+Members that answer: those with a deployment that was not aborted, and those seen alive that have
+not yet asked since the phase began. A device that was silent before is none of the release's fault;
+it is offered the release when it returns.
+"""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Final
+
+MIN_READINGS: Final = 20
+"""Of each side: a rate over fewer tells little."""
+MAX_EVIDENCE_AGE_S: Final = 900.0
+MAX_MORE_GAPS: Final = 0.10
+"""Share of expected readings."""
+MAX_MORE_VIOLATIONS: Final = 0.05
+"""Share of readings."""
+MAX_MORE_BATTERY_DROP_V_PER_DAY: Final = 0.05
+MAX_LESS_CONFIDENCE: Final = 0.15
+
+
+class Action(StrEnum):
+    """What is to be done."""
+
+    HOLD = "hold"
+    ADVANCE = "advance"
+    FINISH = "finish"
+    PAUSE = "pause"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What the rollout was created with, and where it stands."""
+
+    running: bool
+    phase: int
+    """From 1."""
+    phases: int
+    success_threshold: float
+    error_threshold: float
+    min_devices: int
+    control_percentage: float
+    phase_started_at: float
+    """Epoch seconds."""
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Devices of the rollout."""
+
+    members: int
+    """In the phase's percentage, by bucket and filter."""
+    answering: int
+    """Members that answer."""
+    succeeded: int
+    """success and already-installed, of all phases."""
+    phase_succeeded: int = 0
+    """Since the phase began, or was resumed."""
+    phase_failed: int = 0
+    """failure and timed_out, likewise."""
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """What the readings of some devices are like; None where nothing tells."""
+
+    devices: int
+    readings: int
+    gap_rate: float | None = None
+    range_violation_rate: float | None = None
+    battery_drop_v_per_day: float | None = None
+    inference_confidence: float | None = None
+
+
+@dataclass(frozen=True)
+class Quality:
+    """Updated devices beside those that were not."""
+
+    measured_at: float
+    """Epoch seconds."""
+    window_s: float
+    updated: Cohort
+    control: Cohort
+
+
+@dataclass(frozen=True)
+class Reason:
+    """Why; `word` for machines, `text` for people."""
+
+    word: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Decision:
+    """An action and its reasons."""
+
+    action: Action
+    reasons: list[Reason] = field(default_factory=list)
+
+
+def decide(plan: Plan, counts: Counts, quality: Quality | None, *, now: float) -> Decision:
+    """By the rules above; `now` in epoch seconds."""
+    if not plan.running:
+        return Decision(Action.HOLD, [Reason("not_running", "only a running rollout moves")])
+    if now < plan.phase_started_at:
+        return Decision(Action.HOLD, [Reason("clock", "the clock is before the phase's beginning")])
+    if stop := [*_failures(plan, counts), *_worse_data(plan, quality)]:
+        return Decision(Action.PAUSE, stop)
+    enough = min(plan.min_devices, counts.members)
+    if not counts.members:
+        return Decision(Action.HOLD, [Reason("no_members", "no device is in this phase yet")])
+    share = counts.succeeded / max(counts.answering, counts.succeeded, 1)
+    told = (
+        f"{counts.succeeded} of {counts.answering} devices succeeded ({share:.0%});"
+        f" {plan.success_threshold:.0%} and {enough} devices end the phase"
+    )
+    if share < plan.success_threshold or counts.succeeded < enough:
+        return Decision(Action.HOLD, [Reason("waiting_for_successes", told)])
+    if plan.control_percentage and not _is_fresh(plan, quality, now):
+        return Decision(Action.HOLD, [Reason("waiting_for_data", "no recent data of both cohorts")])
+    last = plan.phase == plan.phases
+    return Decision(Action.FINISH if last else Action.ADVANCE, [Reason("successes", told)])
+
+
+def _failures(plan: Plan, counts: Counts) -> list[Reason]:
+    """Rule 3."""
+    concluded = counts.phase_failed + counts.phase_succeeded
+    if not concluded or concluded < min(plan.min_devices, counts.answering):
+        return []
+    share = counts.phase_failed / concluded
+    if share <= plan.error_threshold:
+        return []
+    return [
+        Reason(
+            "failures",
+            f"{counts.phase_failed} of {concluded} devices failed ({share:.0%});"
+            f" more than {plan.error_threshold:.0%} stop the rollout",
+        )
+    ]
+
+
+def _worse_data(plan: Plan, quality: Quality | None) -> list[Reason]:
+    """Rule 4."""
+    if quality is None or not _has_enough(plan, quality):
+        return []
+    new, old = quality.updated, quality.control
+    compared = (
+        ("gap_rate", new.gap_rate, old.gap_rate, MAX_MORE_GAPS),
+        (
+            "range_violation_rate",
+            new.range_violation_rate,
+            old.range_violation_rate,
+            MAX_MORE_VIOLATIONS,
+        ),
+        (
+            "battery_drop_v_per_day",
+            new.battery_drop_v_per_day,
+            old.battery_drop_v_per_day,
+            MAX_MORE_BATTERY_DROP_V_PER_DAY,
+        ),
+        (  # less is worse
+            "inference_confidence",
+            old.inference_confidence,
+            new.inference_confidence,
+            MAX_LESS_CONFIDENCE,
+        ),
+    )
+    return [
+        Reason(
+            word,
+            f"{word} of updated devices is worse than the control's by {one - other:.3g};"
+            f" at most {limit:.3g} is let pass",
+        )
+        for word, one, other, limit in compared
+        if one is not None and other is not None and one - other > limit
+    ]
+
+
+def _has_enough(plan: Plan, quality: Quality) -> bool:
+    sides = (quality.updated, quality.control)
+    return all(s.readings >= MIN_READINGS and s.devices >= 1 for s in sides) and (
+        quality.updated.devices >= min(plan.min_devices, 3)
+    )
+
+
+def _is_fresh(plan: Plan, quality: Quality | None, now: float) -> bool:
+    """Rule 6."""
+    return (
+        quality is not None
+        and _has_enough(plan, quality)
+        and now - quality.measured_at <= MAX_EVIDENCE_AGE_S
+    )
