@@ -4,6 +4,8 @@
 2. `GatewayToken` carries the one secret of ZENTHOS_DDI_GATEWAY_TOKEN, for whichever registered
    device in use the path names; without that setting nobody has it.
 3. The tenant is `default` or ZENTHOS_DDI_TENANT, in small or capital letters.
+4. A controller id is the device's id; capitals stand for small letters and `_` for `-`, since
+   Zephyr's client makes its own of the board's name. Links repeat what the client wrote.
 """
 
 import hmac
@@ -14,7 +16,6 @@ from fastapi.security import APIKeyHeader
 from opentelemetry import trace
 
 from ota_api.auth import READ, check_own
-from ota_api.fields import DeviceIdPath
 from ota_api.resources import Opened, Resources, Transaction
 from ota_api.standing import check_standing
 from zenthos_core.errors import AuthenticationError, NotFoundError, PermissionDeniedError
@@ -31,17 +32,19 @@ _header = APIKeyHeader(
 _HINT: Final = "send the device's token: Authorization: TargetToken <token>"
 
 TenantPath = Annotated[str, Path(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
+ControllerPath = Annotated[str, Path(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{2,62}$")]
 
 
 async def _controller(
     resources: Opened,
     connection: Transaction,
     tenant: TenantPath,
-    controller_id: DeviceIdPath,
+    controller_id: ControllerPath,
     authorization: Annotated[str | None, Depends(_header)],
 ) -> str:
+    device_id = controller_id.lower().replace("_", "-")
     scheme, _, token = (authorization or "").partition(" ")
-    identity = _identify(resources, scheme.lower(), token.strip(), controller_id)
+    identity = _identify(resources, scheme.lower(), token.strip(), device_id)
     trace.get_current_span().set_attributes(
         {"enduser.id": identity.subject, "enduser.role": identity.role.value}
     )
@@ -49,14 +52,14 @@ async def _controller(
         raise PermissionDeniedError(f"this takes the role device, not {identity.role}")
     if READ not in identity.scopes:
         raise PermissionDeniedError(f"this takes a token with the scope {READ}")
-    check_own(identity, controller_id)
+    check_own(identity, device_id)
     await check_standing(connection, identity)
     if tenant.lower() not in {DEFAULT_TENANT, resources.settings.ddi_tenant.lower()}:
         raise NotFoundError(f"no tenant {tenant}: use {resources.settings.ddi_tenant}")
-    return controller_id
+    return device_id
 
 
-def _identify(resources: Resources, scheme: str, token: str, controller_id: str) -> Identity:
+def _identify(resources: Resources, scheme: str, token: str, device_id: str) -> Identity:
     """Rules 1 and 2."""
     if scheme in {"targettoken", "bearer"}:
         return resources.token_keys.verify(token)
@@ -64,7 +67,7 @@ def _identify(resources: Resources, scheme: str, token: str, controller_id: str)
         secret = resources.settings.ddi_gateway_token.get_secret_value()
         if secret and hmac.compare_digest(secret.encode(), token.encode()):
             now = int(resources.clock())
-            return Identity(controller_id, Role.DEVICE, frozenset({READ}), issued_at=now)
+            return Identity(device_id, Role.DEVICE, frozenset({READ}), issued_at=now)
         raise AuthenticationError("this server takes no such gateway token")
     raise AuthenticationError(_HINT)
 

@@ -2,18 +2,18 @@
 
 1. A device hears of one action at a time: first of one that was taken back after it had begun,
    until it answers to that; else of the one it is offered, until it closes it.
-2. Feedback on an action that has ended changes nothing: the same outcome again is accepted, since
-   its answer may have been lost; anything else is refused.
+2. Feedback on an action that is over changes nothing: the same outcome again is accepted, since its
+   answer may have been lost; anything else is refused. One that was taken back may still be closed
+   by a device that would not stop, and its progress is passed over.
 3. `closed` ends the action: `failure` is a failure, anything else means that the device has
    installed the release and says it runs it. DDI has no hash of what runs; the signed one counts.
 4. `rejected` is a failure, `canceled` an abort by the device.
 5. `download` and `downloaded` are downloading; `proceeding` takes a pending deployment to
-   downloading and a downloading one to installing.
-6. `scheduled` and `resumed`, and whatever would lead back, change nothing.
-7. A failure's stage is what the deployment was at; its reason is what the device says, on one line
+   downloading and a downloading one to installing. Whatever else comes is a sign of life.
+6. A failure's stage is what the deployment was at; its reason is what the device says, on one line
    of at most 500 characters. SWUpdate says why beforehand: lines of its progress that begin with
    ERROR are kept, and the last of them lead the reason.
-8. A device that sends no telemetry proves what it runs by `firmware_version` in its configData,
+7. A device that sends no telemetry proves what it runs by `firmware_version` in its configData,
    and is asked for that until it names the version of the deployment that it has closed.
 """
 
@@ -26,18 +26,26 @@ from typing import Final
 from uuid import UUID
 
 from ota_api.ddi.schemas import ConfigData, Feedback, HandlingType, Status
+from ota_api.rollouts.transitions import DONE, FAILED, FINAL, OPEN, Claim, State
 
 VERSION_ATTRIBUTE: Final = "firmware_version"
 PART: Final = "bApp"
 """Of every chunk: Zephyr's client takes no other, SWUpdate and RAUC's updater take any."""
 MAX_REASON: Final = 500
 
-BEGUN: Final = ("downloading", "installing", "rebooting")
-OPEN: Final = ("pending", *BEGUN)
-INSTALLED: Final = ("success", "already-installed")
-FAILED: Final = ("failure", "timed_out")
-
-_STAGE: Final = {"pending": "download", "downloading": "download", "installing": "install"}
+_STAGE: Final = {
+    State.PENDING: "download",
+    State.DOWNLOADING: "download",
+    State.INSTALLING: "install",
+    State.REBOOTING: "boot",
+}
+_FOLLOWING: Final = {
+    (State.PENDING, "download"): State.DOWNLOADING,
+    (State.PENDING, "downloaded"): State.DOWNLOADING,
+    (State.PENDING, "proceeding"): State.DOWNLOADING,
+    (State.DOWNLOADING, "proceeding"): State.INSTALLING,
+}
+"""Rule 5."""
 _SUFFIX: Final = {b"07070": ".swu", b"hsqs": ".raucb", b"PK": ".zip"}
 """By magic: cpio, squashfs, zip."""
 MAGIC_BYTES: Final = 6
@@ -50,7 +58,7 @@ class Action:
 
     id: int
     rollout_id: UUID
-    state: str
+    state: State
     confirmed_at: datetime | None
     name: str
     version: str
@@ -63,6 +71,11 @@ class Action:
     begun: bool
     """Whether the device has reported anything."""
     cancel_answered: bool
+    cancel_rejected: bool
+
+    def __post_init__(self) -> None:
+        """The database gives words."""
+        object.__setattr__(self, "state", State(self.state))
 
     @property
     def to_do(self) -> bool:
@@ -73,17 +86,17 @@ class Action:
     def to_cancel(self) -> bool:
         """Rule 1."""
         unanswered = self.begun and not self.cancel_answered
-        return self.state == "aborted" and self.confirmed_at is None and unanswered
+        return self.state is State.ABORTED and self.confirmed_at is None and unanswered
 
     @property
     def unproven(self) -> bool:
         """Whether the device has closed it and nothing has proven it yet."""
-        return self.state == "rebooting" and self.confirmed_at is not None
+        return self.state is State.REBOOTING and self.confirmed_at is not None
 
     @property
     def installed(self) -> bool:
         """Whether the device has closed it with success."""
-        return self.state in INSTALLED or self.unproven
+        return self.state in DONE or self.unproven
 
     def filename(self, head: bytes) -> str:
         """Such as `gateway-v1.2.0.swu`, by the first bytes: SWUpdate goes by the ending."""
@@ -109,23 +122,14 @@ class Told:
     sends_telemetry: bool
 
     def proves(self, version: str) -> bool:
-        """Rule 8."""
+        """Rule 7."""
         return (
             not self.sends_telemetry and (self.attributes or {}).get(VERSION_ATTRIBUTE) == version
         )
 
 
-@dataclass(frozen=True)
-class Step:
-    """What a deployment becomes."""
-
-    state: str
-    stage: str | None = None
-    reason: str | None = None
-
-
 def links(actions: Sequence[Action], offered: int | None, told: Told) -> dict[str, Action | None]:
-    """Rules 1 and 8: what to link, and to which action; `actions` begin with the newest."""
+    """Rules 1 and 7: what to link, and to which action; `actions` begin with the newest."""
     wanted: dict[str, Action | None] = {}
     if cancelled := [a for a in actions if a.to_cancel]:
         wanted["cancelAction"] = cancelled[-1]
@@ -139,35 +143,35 @@ def links(actions: Sequence[Action], offered: int | None, told: Told) -> dict[st
     return wanted
 
 
-def next_step(action: Action, feedback: Feedback, logged: str | None = None) -> Step | None:
-    """Rules 3 to 7, of an action that has not ended; None where nothing changes.
+def claim_of(action: Action, feedback: Feedback, logged: str | None = None) -> Claim | None:
+    """Rules 3 to 6, of an action that is not over; None where nothing is to be recorded.
 
     `logged` are the last errors that were kept.
     """
-    status, stage = feedback.status, _STAGE.get(action.state, "boot")
+    status, stage = feedback.status, _STAGE.get(action.state, "unknown")
     if is_failure(status):
-        return Step("failure", stage, reason_of(status, logged))
+        return Claim(State.FAILURE, stage, reason_of(status, logged))
     if status.execution == "closed":
-        return Step("success") if action.confirmed_at is None else None
+        booted = Claim(State.SUCCESS, version=action.version, sha256=action.sha256)
+        return booted if action.confirmed_at is None else None
     if status.execution == "canceled":
-        return Step("aborted", stage, reason_of(status))
-    following = _FOLLOWING.get((action.state, status.execution))
-    return Step(following) if following else None
+        return Claim(State.ABORTED, stage, reason_of(status))
+    if action.state is State.ABORTED:
+        return None
+    return Claim(_FOLLOWING.get((action.state, status.execution), action.state))
 
 
-_FOLLOWING: Final = {
-    ("pending", "download"): "downloading",
-    ("pending", "downloaded"): "downloading",
-    ("pending", "proceeding"): "downloading",
-    ("downloading", "proceeding"): "installing",
-}
-"""Rules 5 and 6."""
+def is_over(action: Action, feedback: Feedback) -> bool:
+    """Rule 2: whether it is too late for this."""
+    outcome = feedback.status.execution in {"closed", "rejected"}
+    stopped = action.state is State.ABORTED and not action.cancel_rejected
+    return action.state in FINAL or (stopped and not outcome)
 
 
-def repeats(state: str, feedback: Feedback) -> bool:
-    """Rule 2: whether an ended action is reported to have ended as it has."""
+def repeats(state: State, feedback: Feedback) -> bool:
+    """Rule 2: whether an action is reported to have ended as it has."""
     status = feedback.status
-    if state in INSTALLED:
+    if state in DONE:
         return status.execution == "closed" and not is_failure(status)
     if state in FAILED:
         return is_failure(status)
@@ -181,12 +185,12 @@ def is_failure(status: Status) -> bool:
 
 
 def errors_in(status: Status) -> str | None:
-    """Rule 7, of progress: what is to be kept."""
+    """Rule 6, of progress: what is to be kept."""
     return _on_one_line([d for d in status.details or [] if d.startswith("ERROR")]) or None
 
 
 def reason_of(status: Status, logged: str | None = None) -> str:
-    """Rule 7."""
+    """Rule 6."""
     text = _on_one_line([*([logged] if logged else []), *(status.details or [])])
     return text or f"the device reported {status.execution} without details"
 

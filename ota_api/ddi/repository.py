@@ -7,15 +7,16 @@ from psycopg import AsyncConnection
 from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
 
-from ota_api.ddi.mapping import BEGUN, Action, Told
+from ota_api.ddi.mapping import Action, Told
+from ota_api.rollouts.transitions import UNDER_WAY
 
 METADATA_KEY: Final = "ddi"
 """Of devices.metadata: what the device has told in its configData."""
 CANCEL_CONFIRMED: Final = "cancel-confirmed"
 CANCEL_REJECTED: Final = "cancel-rejected"
 """Stages of events: what the device said to a cancellation."""
-LOGGED: Final = "log"
-"""Stage of events: errors that the device has logged on the way."""
+LOGGED: Final = "logged"
+"""In an event's detail: errors that the device has logged on the way."""
 MOST_ACTIONS: Final = 50
 """Of a device that are looked at, the newest: one is open, one is installed."""
 
@@ -25,7 +26,9 @@ _ACTION: Final = (
     " EXISTS (SELECT FROM deployment_events e WHERE e.deployment_id = d.id"
     " AND e.state = ANY(%(begun)s)) AS begun,"
     " EXISTS (SELECT FROM deployment_events e WHERE e.deployment_id = d.id"
-    " AND e.stage = ANY(%(answers)s)) AS cancel_answered"
+    " AND e.stage = ANY(%(answers)s)) AS cancel_answered,"
+    " EXISTS (SELECT FROM deployment_events e WHERE e.deployment_id = d.id"
+    " AND e.stage = %(rejected)s) AS cancel_rejected"
     " FROM deployments d JOIN rollouts o ON o.id = d.rollout_id"
     " JOIN release_targets t ON t.release_id = o.release_id AND t.device_model = o.device_model"
     " JOIN releases r ON r.id = o.release_id"
@@ -62,21 +65,29 @@ class DdiRepository:
     async def last_logged(self, action_id: int) -> str | None:
         """Errors that the device has logged last."""
         cursor = await self._connection.execute(
-            "SELECT reason FROM deployment_events WHERE deployment_id = %s AND stage = %s"
-            " ORDER BY id DESC LIMIT 1",
-            (action_id, LOGGED),
+            "SELECT detail ->> %(key)s FROM deployment_events"
+            " WHERE deployment_id = %(id)s AND detail ? %(key)s ORDER BY id DESC LIMIT 1",
+            {"id": action_id, "key": LOGGED},
         )
         row = await cursor.fetchone()
         return row[0] if row else None
 
-    async def add_event(
-        self, action_id: int, at: datetime, state: str, stage: str, reason: str | None
-    ) -> None:
-        """To the history of an action."""
+    async def answer_cancel(self, action_id: int, at: datetime, answer: str, reason: str) -> None:
+        """Keep what the device says to a cancellation."""
         await self._connection.execute(
             "INSERT INTO deployment_events (deployment_id, at, state, stage, reason)"
-            " VALUES (%s, %s, %s, %s, %s)",
-            (action_id, at, state, stage, reason),
+            " VALUES (%s, %s, 'aborted', %s, %s)",
+            (action_id, at, answer, reason),
+        )
+
+    async def prove(self, action_id: int, at: datetime) -> None:
+        """A success, where the device had closed the action; see ota_api.rollouts.evaluation."""
+        await self._connection.execute(
+            "WITH proven AS (UPDATE deployments SET state = 'success', changed_at = %(at)s"
+            " WHERE id = %(id)s AND state = 'rebooting' AND confirmed_at IS NOT NULL RETURNING id)"
+            " INSERT INTO deployment_events (deployment_id, at, state, detail)"
+            " SELECT id, %(at)s, 'success', %(detail)s FROM proven",
+            {"id": action_id, "at": at, "detail": Jsonb({"proven_by": "configData"})},
         )
 
     async def told(self, *, lock: bool = False) -> Told:
@@ -98,8 +109,8 @@ class DdiRepository:
         )
 
     async def _select(self, query: str, **parameters: Any) -> list[Action]:
-        given = {"device_id": self._device_id, "begun": list(BEGUN), **parameters}
-        given["answers"] = [CANCEL_CONFIRMED, CANCEL_REJECTED]
+        given = {"device_id": self._device_id, "begun": list(UNDER_WAY), **parameters}
+        given |= {"answers": [CANCEL_CONFIRMED, CANCEL_REJECTED], "rejected": CANCEL_REJECTED}
         async with self._connection.cursor(row_factory=class_row(Action)) as cursor:
             await cursor.execute(query.encode(), given)
             return await cursor.fetchall()

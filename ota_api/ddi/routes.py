@@ -5,7 +5,7 @@ from typing import Annotated, Any, Final
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from fastapi.responses import JSONResponse, PlainTextResponse
 
-from ota_api.ddi.access import Controller, TenantPath
+from ota_api.ddi.access import Controller, ControllerPath, TenantPath
 from ota_api.ddi.schemas import (
     Artifact,
     Cancel,
@@ -51,9 +51,14 @@ Messages = Annotated[
 
 
 async def _actions(
-    controller: Controller, resources: Opened, connection: Transaction, tenant: TenantPath
+    device_id: Controller,
+    resources: Opened,
+    connection: Transaction,
+    tenant: TenantPath,
+    controller_id: ControllerPath,
 ) -> Actions:
-    return Actions(resources, connection, controller, tenant)
+    base = f"{resources.settings.ota_url.rstrip('/')}/{tenant}/controller/v1/{controller_id}"
+    return Actions(resources, connection, device_id, base)
 
 
 DeviceActions = Annotated[Actions, Depends(_actions)]

@@ -7,18 +7,17 @@ from anyio import to_thread
 from psycopg import AsyncConnection
 
 from ota_api.ddi.mapping import (
-    INSTALLED,
     MAGIC_BYTES,
-    OPEN,
     PART,
     VERSION_ATTRIBUTE,
     Action,
     Told,
     change_attributes,
+    claim_of,
     errors_in,
     is_failure,
+    is_over,
     links,
-    next_step,
     polling_sleep,
     reason_of,
     repeats,
@@ -43,7 +42,8 @@ from ota_api.ddi.schemas import (
 )
 from ota_api.releases.check_in import offered
 from ota_api.resources import Resources
-from ota_api.rollouts.reports import Report, prove, report
+from ota_api.rollouts.reports import Report, report
+from ota_api.rollouts.transitions import DONE, OPEN, Claim, State
 from zenthos_core import lake
 from zenthos_core.errors import GoneError, InvalidInputError, NotFoundError
 from zenthos_core.manifest import FIRMWARE_VERSION
@@ -52,8 +52,8 @@ MOST_MESSAGES: Final = 100
 
 _STATUS: Final = {
     **dict.fromkeys(OPEN, "RUNNING"),
-    **dict.fromkeys(INSTALLED, "FINISHED"),
-    "aborted": "CANCELED",
+    **dict.fromkeys(DONE, "FINISHED"),
+    State.ABORTED: "CANCELED",
 }
 """hawkBit's words; the others are errors."""
 
@@ -62,13 +62,13 @@ class Actions:
     """What one device may see and tell, within one transaction."""
 
     def __init__(
-        self, resources: Resources, connection: AsyncConnection, device_id: str, tenant: str
+        self, resources: Resources, connection: AsyncConnection, device_id: str, base: str
     ) -> None:
         self._resources = resources
         self._connection = connection
         self._device_id = device_id
         self._repository = DdiRepository(connection, device_id)
-        self._base = f"{resources.settings.ota_url.rstrip('/')}/{tenant}/controller/v1/{device_id}"
+        self._base = base
 
     async def poll(self) -> ControllerBase:
         """Check in: what there is to do, and when to ask again."""
@@ -90,7 +90,7 @@ class Actions:
             NotFoundError: where the device has none of that id, or it was taken back.
         """
         action = await self._find(action_id)
-        if action.state == "aborted":
+        if action.state is State.ABORTED:
             raise NotFoundError(f"action {action_id} was cancelled: ask for what there is to do")
         return await self._describe(action, messages)
 
@@ -126,30 +126,27 @@ class Actions:
 
     async def begin_download(self, action: Action) -> None:
         """The device has asked for the artifact itself."""
-        if action.state == "pending":
-            await self._report(action, "downloading")
+        if action.state is State.PENDING:
+            await self._report(action, Claim(State.DOWNLOADING))
 
     async def feedback(self, action_id: int, feedback: Feedback) -> None:
         """How far the device is.
 
         Raises:
-            GoneError: for an action that has ended otherwise.
+            GoneError: for an action that is over.
         """
         action = await self._find(action_id)
-        if action.state not in OPEN:
+        if is_over(action, feedback):
             if repeats(action.state, feedback):
                 return
             raise GoneError(f"action {action_id} has ended: it is {action.state}")
-        logged = await self._repository.last_logged(action_id)
-        step = next_step(action, feedback, logged)
-        if feedback.status.execution == "proceeding":
-            await self._keep_errors(action, feedback)
-        if step is None:
+        claim = claim_of(action, feedback, await self._repository.last_logged(action_id))
+        if claim is None:
             return
-        await self._report(action, step.state, step.stage, step.reason)
-        if step.state == "aborted":
-            await self._answer_cancel(action, CANCEL_CONFIRMED, None)
-        if step.state == "success":
+        await self._report(action, claim, errors_in(feedback.status))
+        if claim.state is State.ABORTED:
+            await self._answer_cancel(action, CANCEL_CONFIRMED, claim.reason or "")
+        if claim.state is State.SUCCESS:
             await self._prove(await self._repository.told())
 
     async def cancel_feedback(self, action_id: int, feedback: Feedback) -> None:
@@ -158,8 +155,8 @@ class Actions:
         status = feedback.status
         if action.cancel_answered or status.execution not in {"closed", "canceled", "rejected"}:
             return
-        stage = CANCEL_REJECTED if is_failure(status) else CANCEL_CONFIRMED
-        await self._answer_cancel(action, stage, reason_of(status))
+        answer = CANCEL_REJECTED if is_failure(status) else CANCEL_CONFIRMED
+        await self._answer_cancel(action, answer, reason_of(status))
 
     async def configure(self, sent: ConfigData) -> None:
         """Keep what the device tells of itself.
@@ -183,29 +180,15 @@ class Actions:
         """By the device's own word, where there is no telemetry to prove it."""
         for action in await self._repository.actions():
             if action.unproven and told.proves(action.version):
-                await prove(self._connection, self._now, action.id)
+                await self._repository.prove(action.id, self._now)
 
-    async def _report(
-        self, action: Action, state: str, stage: str | None = None, reason: str | None = None
-    ) -> None:
-        booted = state == "success"
-        told = Report(
-            deployment_id=action.id,
-            report_counter=None,
-            state=state,
-            stage=stage,
-            reason=reason,
-            version=action.version if booted else None,
-            sha256=action.sha256 if booted else None,
-        )
+    async def _report(self, action: Action, claim: Claim, logged: str | None = None) -> None:
+        detail: dict[str, object] | None = {LOGGED: logged} if logged else None
+        told = Report(action.id, claim, detail=detail)
         await report(self._connection, self._now, self._device_id, told)
 
-    async def _keep_errors(self, action: Action, feedback: Feedback) -> None:
-        if errors := errors_in(feedback.status):
-            await self._repository.add_event(action.id, self._now, action.state, LOGGED, errors)
-
-    async def _answer_cancel(self, action: Action, stage: str, reason: str | None) -> None:
-        await self._repository.add_event(action.id, self._now, "aborted", stage, reason)
+    async def _answer_cancel(self, action: Action, answer: str, reason: str) -> None:
+        await self._repository.answer_cancel(action.id, self._now, answer, reason)
 
     async def _describe(self, action: Action, messages: int) -> DeploymentBase:
         chunk = Chunk(
@@ -265,7 +248,7 @@ class Actions:
 
     async def _find_cancelled(self, action_id: int) -> Action:
         action = await self._find(action_id)
-        if action.state != "aborted":
+        if action.state is not State.ABORTED:
             raise NotFoundError(f"action {action_id} is not cancelled: it is {action.state}")
         return action
 

@@ -3,11 +3,13 @@
 import hashlib
 import time
 from collections.abc import Callable
+from itertools import groupby
 from typing import Any, Protocol
 
 import httpx
 
 from tests.ota_api.conftest import Ota
+from tests.ota_api.ddi_shapes import check_answer
 
 MODEL = "linux-gateway"
 GATEWAY = "gateway-1"
@@ -25,11 +27,11 @@ class Logging(Protocol):
 class DdiDevice:
     """A registered device, and its way to the server."""
 
-    def __init__(self, ota: Ota, device_id: str = GATEWAY, tenant: str = TENANT) -> None:
+    def __init__(self, ota: Ota, device_id: str = GATEWAY) -> None:
         registered = ota.register(device_id, device_model=MODEL, device_type="gateway")
         self.token = registered.json()["jwt_token"]
         self.device_id = device_id
-        self.path = f"/{tenant}/controller/v1/{device_id}"
+        self.path = f"/{TENANT}/controller/v1/{device_id}"
         self._ota = ota
         self.headers = {"Authorization": f"TargetToken {self.token}"}
 
@@ -37,7 +39,9 @@ class DdiDevice:
         """A request below its own path, or to the whole URL of a link."""
         url = path if path.startswith("http") else f"{self.path}{path}"
         headers = self.headers | options.pop("headers", {})
-        return self._ota.http.request(method, url, headers=headers, **options)
+        answer = self._ota.http.request(method, url, headers=headers, **options)
+        check_answer(answer)
+        return answer
 
     def links(self) -> dict[str, str]:
         """Of its base poll, by name."""
@@ -71,13 +75,12 @@ class DdiDevice:
         return rows[0][0] if rows else None
 
     def history(self) -> list[str]:
-        """States of its newest deployment, in their order."""
+        """States of its newest deployment as they followed each other."""
         rows = self._ota.rows(
             "SELECT e.state FROM deployment_events e JOIN deployments d ON d.id = e.deployment_id"
-            f" WHERE d.device_id = '{self.device_id}' AND e.stage IS DISTINCT FROM 'log'"
-            " ORDER BY d.id DESC, e.id"
+            f" WHERE d.device_id = '{self.device_id}' ORDER BY d.id DESC, e.id"
         )
-        return [state for (state,) in rows]
+        return [state for state, _ in groupby(state for (state,) in rows)]
 
     def cancel_answer(self) -> str | None:
         """What it has said to the cancellation of an action."""
@@ -96,9 +99,12 @@ class DdiDevice:
     def abort_rollout(self) -> None:
         """As an operator."""
         import psycopg  # TEMP
+
         with psycopg.connect(self._ota.settings.database_url.get_secret_value()) as c:
             c.execute("UPDATE rollouts SET state='aborted'")
-            c.execute("UPDATE deployments SET state='aborted' WHERE state IN ('pending','downloading','installing')")
+            c.execute(
+                "UPDATE deployments SET state='aborted' WHERE state IN ('pending','downloading','installing')"
+            )
 
 
 def publish(ota: Ota, binary: bytes, version: str = "v1.2.0", **changes: Any) -> dict[str, Any]:
@@ -109,9 +115,20 @@ def publish(ota: Ota, binary: bytes, version: str = "v1.2.0", **changes: Any) ->
     answer = ota.publish({**release, **changes}, path="/firmware/publish")
     assert answer.status_code == 201, answer.text
     import psycopg  # TEMP
+
     with psycopg.connect(ota.settings.database_url.get_secret_value()) as c:
-        c.execute("UPDATE releases SET sha1=%s, md5=%s WHERE id=%s", (hashlib.sha1(binary).hexdigest(), hashlib.md5(binary).hexdigest(), answer.json()["id"]))
-        c.execute("INSERT INTO rollouts (release_id, device_model, phases, success_threshold, error_threshold, min_devices, timeout_s, state, created_by) VALUES (%s,%s,'{100}',0.9,0.1,1,86400,'running','x')", (answer.json()["id"], MODEL))
+        c.execute(
+            "UPDATE releases SET sha1=%s, md5=%s WHERE id=%s",
+            (
+                hashlib.sha1(binary).hexdigest(),
+                hashlib.md5(binary).hexdigest(),
+                answer.json()["id"],
+            ),
+        )
+        c.execute(
+            "INSERT INTO rollouts (release_id, device_model, phases, success_threshold, error_threshold, min_devices, timeout_s, state, created_by) VALUES (%s,%s,'{100}',0.9,0.1,1,86400,'running','x')",
+            (answer.json()["id"], MODEL),
+        )
     return dict(answer.json())
 
 
