@@ -23,6 +23,7 @@ from ota_api.releases.routes import PUBLISH_PATHS
 from ota_api.releases.routes import router as releases
 from ota_api.releases.schemas import MAX_PUBLISH_BYTES
 from ota_api.resources import open_resources
+from ota_api.rollouts.routes import router as rollouts
 from ota_api.sessions.routes import router as sessions
 from ota_api.telemetry import RequestRecorder
 from zenthos_core import __version__
@@ -45,7 +46,7 @@ def create_app(settings: Settings, clock: Callable[[], float] = time.time) -> Fa
 
     app = FastAPIOffline(
         title="Zenthos OTA",
-        summary="Users, device registry, signed releases, exports.",
+        summary="Users, device registry, signed releases, rollouts, exports.",
         version=__version__,
         lifespan=lifespan,
         telemetry={"operation_spans": False, "logs": False},
@@ -53,6 +54,6 @@ def create_app(settings: Settings, clock: Callable[[], float] = time.time) -> Fa
     app.add_middleware(BodyLimit, limit_of=lambda path: _BODY_LIMITS.get(path, MAX_BODY_BYTES))
     app.add_middleware(RequestRecorder)
     install_problem_handlers(app)
-    for router in (health, keys, sessions, farms, devices, releases, export, audit, ddi):
+    for router in (health, keys, sessions, farms, devices, releases, rollouts, export, audit, ddi):
         app.include_router(router)
     return app

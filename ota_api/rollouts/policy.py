@@ -118,25 +118,34 @@ class Decision:
 def decide(plan: Plan, counts: Counts, quality: Quality | None, *, now: float) -> Decision:
     """By the rules above; `now` in epoch seconds."""
     if not plan.running:
-        return Decision(Action.HOLD, [Reason("not_running", "only a running rollout moves")])
+        return _hold("not_running", "only a running rollout moves")
     if now < plan.phase_started_at:
-        return Decision(Action.HOLD, [Reason("clock", "the clock is before the phase's beginning")])
+        return _hold("clock", "the clock stands before the phase's beginning")
     if stop := [*_failures(plan, counts), *_worse_data(plan, quality)]:
         return Decision(Action.PAUSE, stop)
-    enough = min(plan.min_devices, counts.members)
+    return _progress(plan, counts, quality, now)
+
+
+def _progress(plan: Plan, counts: Counts, quality: Quality | None, now: float) -> Decision:
+    """Rules 5 to 7."""
     if not counts.members:
-        return Decision(Action.HOLD, [Reason("no_members", "no device is in this phase yet")])
+        return _hold("no_members", "no device is in this phase yet")
+    enough = min(plan.min_devices, counts.members)
     share = counts.succeeded / max(counts.answering, counts.succeeded, 1)
     told = (
         f"{counts.succeeded} of {counts.answering} devices succeeded ({share:.0%});"
         f" {plan.success_threshold:.0%} and {enough} devices end the phase"
     )
     if share < plan.success_threshold or counts.succeeded < enough:
-        return Decision(Action.HOLD, [Reason("waiting_for_successes", told)])
+        return _hold("waiting_for_successes", told)
     if plan.control_percentage and not _is_fresh(plan, quality, now):
-        return Decision(Action.HOLD, [Reason("waiting_for_data", "no recent data of both cohorts")])
+        return _hold("waiting_for_data", "no recent data of both cohorts")
     last = plan.phase == plan.phases
     return Decision(Action.FINISH if last else Action.ADVANCE, [Reason("successes", told)])
+
+
+def _hold(word: str, text: str) -> Decision:
+    return Decision(Action.HOLD, [Reason(word, text)])
 
 
 def _failures(plan: Plan, counts: Counts) -> list[Reason]:

@@ -63,14 +63,16 @@ class Outcome:
 
 def apply(current: State, claim: Claim, *, version: str, sha256: str) -> Outcome | None:
     """The outcome of a claim about a release of that version and SHA-256; None for no change."""
-    if current in FINAL:
+    if current in FINAL or (current is State.ABORTED and claim.state not in OUTCOMES):
         return None
-    if current is State.ABORTED and claim.state not in OUTCOMES:
-        return None
-    if claim.state is State.FAILURE:
-        return Outcome(State.FAILURE, claim.stage or "unknown", claim.reason)
-    if claim.state not in DONE:
-        return Outcome(claim.state, claim.stage, claim.reason)
+    if claim.state in DONE:
+        return _confirm(claim, version, sha256)
+    stage = claim.stage or ("unknown" if claim.state is State.FAILURE else None)
+    return Outcome(claim.state, stage, claim.reason)
+
+
+def _confirm(claim: Claim, version: str, sha256: str) -> Outcome:
+    """Rules 5 and 6."""
     if claim.version != version:
         return Outcome(State.FAILURE, "confirm", "version_mismatch")
     if claim.sha256 != sha256:

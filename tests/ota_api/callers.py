@@ -54,6 +54,8 @@ class Requests:
     def __init__(self, ota: Ota) -> None:
         self._ota = ota
         self._numbers = iter(range(1, 1_000_000))
+        self._device = ""
+        self._rollouts: dict[tuple[str, str], tuple[str, str]] = {}
         ota.register(OTHER_DEVICE)
         ota.publish(ota.signer.model())
         ota.publish(ota.signer.firmware(), path="/firmware/publish")
@@ -68,7 +70,45 @@ class Requests:
         """Registered, with a factory secret that has not been used."""
         device_id = f"device-{next(self._numbers):06}"
         assert self._ota.register(device_id, factory_secret=SECRET).status_code == 201
+        self._device = device_id
         return device_id
+
+    def rollout(self, operation: Operation) -> tuple[str, str]:
+        """A rollout that the operation is for, and a release to roll back to."""
+        key = (operation.path, self._device)
+        if key not in self._rollouts:
+            release, newer = self._new_release(), self._new_release()
+            states = {"start": "created", "resume": "paused"}
+            state = states.get(operation.path.rpartition("/")[2], "running")
+            [(rollout,)] = self._execute(
+                "INSERT INTO rollouts (release_id, device_model, phases, success_threshold,"
+                " error_threshold, min_devices, timeout_s, state, created_by, started_at,"
+                " phase_started_at) VALUES (%s, %s, '{100}', 0.9, 0.1, 1, 3600, %s, 'a test',"
+                " now(), now()) RETURNING id",
+                release, DEVICE_MODEL, state,
+            )  # fmt: skip
+            self.new_deployment(rollout, "success")
+            self._rollouts[key] = (str(rollout), newer)
+        return self._rollouts[key]
+
+    def new_deployment(self, rollout: object, state: str) -> int:
+        """Of the device that was made last."""
+        [(deployment,)] = self._execute(
+            "INSERT INTO deployments (rollout_id, device_id, phase, state, offered_at, changed_at)"
+            " VALUES (%s, %s, 1, %s, now(), now()) RETURNING id",
+            rollout, self._device, state,
+        )  # fmt: skip
+        return int(deployment)
+
+    def _new_release(self) -> str:
+        number = next(self._numbers)
+        release = self._ota.signer.firmware(
+            bundle(f"release {number}".encode()),
+            version=f"v2.0.{number}",
+            release_counter=number + 1,
+        )
+        answer = self._ota.publish({**release, "rollout_percentage": 0}, path="/firmware/publish")
+        return str(answer.json()["id"])
 
     def headers(self, caller: str, device_id: str) -> dict[str, str]:
         """A good token of the caller; each user's is of a session of its own."""
@@ -89,6 +129,7 @@ class Requests:
 
     def path(self, operation: Operation, device_id: str) -> str:
         """With its parameters filled in."""
+        self._device = device_id
         return operation.path.format(
             device_id=device_id,
             device_model=DEVICE_MODEL,
@@ -96,6 +137,7 @@ class Requests:
             version="latest",
             kind="model",
             table="ops/devices",
+            rollout_id=self.rollout(operation)[0] if "{rollout_id}" in operation.path else "",
         )
 
     def body(self, operation: Operation) -> dict[str, Any]:
@@ -116,12 +158,30 @@ class Requests:
                 bundle(binary), version=f"v1.0.{number}", **counter
             ),
         }
+        if "rollout" in operation.path or operation.path.endswith("/update-status"):
+            return self._rollout_body(operation)
         if operation.path == "/devices/bulk":
             header = "device_id,device_model,device_type,farm_name"
             return {"content": f"{header}\nnew-{number},{DEVICE_MODEL},soil,North\n".encode()}
         if operation.method in MUTATING and operation.path in bodies:
             return {"json": bodies[operation.path]()}
         return {}
+
+    def _rollout_body(self, operation: Operation) -> dict[str, Any]:
+        if operation.method == "GET":
+            return {}
+        if operation.path == "/rollouts":
+            return {"json": {"release_id": self._new_release()}}
+        rollout, newer = self.rollout(operation)
+        if operation.path.endswith("/rollback"):
+            return {"json": {"release_id": newer}}
+        if operation.path.endswith("/update-status"):
+            self._execute("DELETE FROM deployments WHERE rollout_id = %s", rollout)
+            deployment = self.new_deployment(rollout, "pending")
+            told = {"deployment_id": deployment, "report_counter": 1, "state": "downloading"}
+            return {"json": told}
+        takes_body = operation.path.endswith(("/pause", "/abort", "/evaluate"))
+        return {"json": {}} if takes_body else {}
 
     def _log_in(self) -> str:
         credentials = {"username": "viewer", "password": PASSWORD}

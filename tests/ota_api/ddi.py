@@ -97,14 +97,10 @@ class DdiDevice:
         return str(version) if version else None
 
     def abort_rollout(self) -> None:
-        """As an operator."""
-        import psycopg  # TEMP
-
-        with psycopg.connect(self._ota.settings.database_url.get_secret_value()) as c:
-            c.execute("UPDATE rollouts SET state='aborted'")
-            c.execute(
-                "UPDATE deployments SET state='aborted' WHERE state IN ('pending','downloading','installing')"
-            )
+        """As an operator, the one of its newest deployment."""
+        rollout = self.state("rollout_id")
+        answer = self._ota.send("POST", f"/rollouts/{rollout}/abort", json={})
+        assert answer.status_code == 200, answer.text
 
 
 def publish(ota: Ota, binary: bytes, version: str = "v1.2.0", **changes: Any) -> dict[str, Any]:
@@ -112,7 +108,8 @@ def publish(ota: Ota, binary: bytes, version: str = "v1.2.0", **changes: Any) ->
     counter = int(version.replace("v", "").replace(".", ""))
     fields = {"device_models": [MODEL], "name": "gateway", "version": version}
     release = ota.signer.firmware(binary, release_counter=counter, **fields)
-    answer = ota.publish({**release, **changes}, path="/firmware/publish")
+    body = {**release, "rollout_percentage": 0, **changes}
+    answer = ota.publish(body, path="/firmware/publish")
     assert answer.status_code == 201, answer.text
     import psycopg  # TEMP
 
@@ -125,10 +122,9 @@ def publish(ota: Ota, binary: bytes, version: str = "v1.2.0", **changes: Any) ->
                 answer.json()["id"],
             ),
         )
-        c.execute(
-            "INSERT INTO rollouts (release_id, device_model, phases, success_threshold, error_threshold, min_devices, timeout_s, state, created_by) VALUES (%s,%s,'{100}',0.9,0.1,1,86400,'running','x')",
-            (answer.json()["id"], MODEL),
-        )
+    rollout = {"release_id": answer.json()["id"], "phases": [100]}
+    begun = ota.send("POST", "/rollouts", json=rollout)
+    assert begun.status_code == 201, begun.text
     return dict(answer.json())
 
 

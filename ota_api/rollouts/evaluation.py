@@ -1,0 +1,192 @@
+"""What a rollout's devices have come to, as statements over all of them at once.
+
+Proof of success: after a device has confirmed the boot of the signed version and hash, ingest has
+stored PROOF_READINGS telemetry messages that name the version.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Final
+from uuid import UUID
+
+from psycopg import AsyncConnection
+from psycopg.rows import class_row
+
+from ota_api.rollouts.membership import BUCKETS
+from ota_api.rollouts.policy import Counts
+
+PROOF_READINGS: Final = 3
+
+_MATCHES: Final = (
+    "v.device_model = %(device_model)s AND v.decommissioned_at IS NULL"
+    " AND (%(farm_id)s::uuid IS NULL OR v.farm_id = %(farm_id)s)"
+    " AND (%(tag)s::text IS NULL OR v.tags @> ARRAY[%(tag)s::text])"
+    " AND rollout_bucket(%(id)s, v.id) < %(end)s"
+)
+
+_PROVE: Final = """
+WITH proven AS (
+  UPDATE deployments d SET state = 'success', changed_at = %(now)s
+  WHERE d.rollout_id = %(id)s AND d.state = 'rebooting' AND d.confirmed_at IS NOT NULL AND (
+    SELECT count(*) FROM (
+      SELECT FROM telemetry_hot t
+      WHERE t.device_id = d.device_id AND t.time >= d.confirmed_at - INTERVAL '1 hour'
+        AND t.received_at >= d.confirmed_at AND NOT t.backlog AND t.{column} = %(version)s
+      LIMIT {readings}) good
+    ) = {readings}
+  RETURNING d.id
+)
+INSERT INTO deployment_events (deployment_id, at, state) SELECT id, %(now)s, 'success' FROM proven
+"""
+
+_TIME_OUT: Final = """
+WITH late AS (
+  SELECT id, state FROM deployments
+  WHERE rollout_id = %(id)s AND state IN ('pending', 'downloading', 'installing', 'rebooting')
+    AND changed_at < %(deadline)s
+  FOR UPDATE SKIP LOCKED
+), ended AS (
+  UPDATE deployments d
+  SET state = 'timed_out', stage = late.state, reason = 'silent', changed_at = %(now)s
+  FROM late WHERE d.id = late.id RETURNING d.id, d.stage
+)
+INSERT INTO deployment_events (deployment_id, at, state, stage, reason)
+  SELECT id, %(now)s, 'timed_out', stage, 'silent' FROM ended
+"""
+
+_NEVER_ASKED: Final = f"""
+WITH silent AS (
+  INSERT INTO deployments (rollout_id, device_id, phase, state, stage, reason,
+    previous_version, offered_at, changed_at)
+  SELECT %(id)s, v.id, %(phase)s, 'timed_out', 'check-in', 'never_asked',
+    v.firmware_version, %(phase_started_at)s, %(now)s
+  FROM devices v
+  WHERE {_MATCHES} AND v.created_at < %(phase_started_at)s AND v.last_seen > %(phase_started_at)s
+    AND (v.checked_in_at IS NULL OR v.checked_in_at < %(started_at)s)
+  ON CONFLICT (rollout_id, device_id) DO NOTHING RETURNING id
+)
+INSERT INTO deployment_events (deployment_id, at, state, stage, reason)
+  SELECT id, %(now)s, 'timed_out', 'check-in', 'never_asked' FROM silent
+"""
+
+_MEMBERS: Final = f"""
+SELECT count(*),
+  count(*) FILTER (WHERE v.last_seen > %(deadline)s
+    AND (v.checked_in_at IS NULL OR v.checked_in_at < %(started_at)s)
+    AND NOT EXISTS (
+      SELECT FROM deployments d WHERE d.rollout_id = %(id)s AND d.device_id = v.id))
+FROM devices v WHERE {_MATCHES}
+"""
+
+_STATES: Final = """
+SELECT state, count(*), count(*) FILTER (WHERE changed_at >= %(phase_started_at)s)
+FROM deployments WHERE rollout_id = %(id)s GROUP BY state
+"""
+
+
+@dataclass(frozen=True)
+class RolloutRow:
+    """A rollout, its release, and where it stands."""
+
+    id: UUID
+    release_id: UUID
+    kind: str
+    name: str
+    version: str
+    device_model: str
+    farm_id: UUID | None
+    tag: str | None
+    phases: list[float]
+    control_percentage: float
+    success_threshold: float
+    error_threshold: float
+    min_devices: int
+    timeout_s: int
+    state: str
+    phase: int
+    paused_reason: str | None
+    rollback_of: UUID | None
+    created_by: str
+    created_at: datetime
+    started_at: datetime | None
+    phase_started_at: datetime | None
+    ended_at: datetime | None
+
+    @property
+    def percentage(self) -> float:
+        """Of the phase."""
+        return self.phases[self.phase - 1]
+
+    @property
+    def bucket_end(self) -> int:
+        """First bucket that is not in; see ota_api.rollouts.membership."""
+        control = 0 if self.state == "finished" else self.control_percentage
+        return min(round(self.percentage * 100), BUCKETS - round(control * 100))
+
+
+async def conclude(
+    connection: AsyncConnection, rollout: RolloutRow, now: datetime
+) -> tuple[int, int]:
+    """Proven successes and timeouts, written down; how many of each."""
+    values = _values(rollout, now)
+    column = "model_version" if rollout.kind == "model" else "firmware_version"
+    prove = _PROVE.format(column=column, readings=PROOF_READINGS)
+    proven = await connection.execute(prove.encode(), values)
+    late = (await connection.execute(_TIME_OUT.encode(), values)).rowcount
+    began = rollout.phase_started_at
+    if began is not None and (now - began).total_seconds() > rollout.timeout_s:
+        late += (await connection.execute(_NEVER_ASKED.encode(), values)).rowcount
+    return proven.rowcount, late
+
+
+async def count(
+    connection: AsyncConnection, rollout: RolloutRow, now: datetime
+) -> tuple[Counts, dict[str, int]]:
+    """For the policy, and all deployments by state."""
+    values = _values(rollout, now)
+    row = await (await connection.execute(_MEMBERS.encode(), values)).fetchone()
+    members, unasked = row if row is not None else (0, 0)
+    rows = await (await connection.execute(_STATES.encode(), values)).fetchall()
+    whole = {state: total for state, total, _ in rows}
+    phase = {state: recent for state, _, recent in rows}
+    succeeded = _of(whole, "success", "already-installed")
+    failed = _of(phase, "failure", "timed_out")
+    at_work = _of(whole, "pending", "downloading", "installing", "rebooting")
+    counts = Counts(
+        members=members,
+        answering=succeeded + at_work + failed + unasked,
+        succeeded=succeeded,
+        phase_succeeded=_of(phase, "success", "already-installed"),
+        phase_failed=failed,
+    )
+    return counts, whole
+
+
+async def read_rollout(
+    connection: AsyncConnection, query: str, values: dict[str, Any]
+) -> list[RolloutRow]:
+    """Rows of a query over rollouts."""
+    async with connection.cursor(row_factory=class_row(RolloutRow)) as cursor:
+        await cursor.execute(query.encode(), values)
+        return await cursor.fetchall()
+
+
+def _of(counts: dict[str, int], *states: str) -> int:
+    return sum(counts.get(state, 0) for state in states)
+
+
+def _values(rollout: RolloutRow, now: datetime) -> dict[str, Any]:
+    began = rollout.phase_started_at or now
+    return {
+        "id": rollout.id,
+        "device_model": rollout.device_model,
+        "farm_id": rollout.farm_id,
+        "tag": rollout.tag,
+        "end": rollout.bucket_end,
+        "phase": rollout.phase,
+        "version": rollout.version,
+        "now": now,
+        "deadline": now - timedelta(seconds=rollout.timeout_s),
+        "phase_started_at": began,
+        "started_at": rollout.started_at or began,
+    }

@@ -1,0 +1,152 @@
+"""Rollouts and deployments in the operational database."""
+
+from datetime import datetime
+from typing import Any, Final
+from uuid import UUID
+
+from psycopg import AsyncConnection
+from psycopg.rows import dict_row
+
+from ota_api.rollouts.evaluation import RolloutRow, read_rollout
+
+_COLUMNS: Final = (
+    "o.id, o.release_id, r.kind, r.name, r.version, o.device_model, o.farm_id, o.tag, o.phases,"
+    " o.control_percentage, o.success_threshold, o.error_threshold, o.min_devices, o.timeout_s,"
+    " o.state, o.phase, o.paused_reason, o.rollback_of, o.created_by, o.created_at, o.started_at,"
+    " o.phase_started_at, o.ended_at"
+)
+_SELECT: Final = f"SELECT {_COLUMNS} FROM rollouts o JOIN releases r ON r.id = o.release_id"
+_DEPLOYMENTS: Final = (
+    "SELECT d.id, d.rollout_id, d.device_id, r.kind, r.name, r.version, d.state, d.stage,"
+    " d.reason, d.confirmed_at, d.offered_at, d.changed_at FROM deployments d"
+    " JOIN rollouts o ON o.id = d.rollout_id JOIN releases r ON r.id = o.release_id"
+)
+
+
+class RolloutRepository:
+    """Works within the transaction of its connection."""
+
+    def __init__(self, connection: AsyncConnection) -> None:
+        self.connection = connection
+
+    async def find(self, rollout_id: UUID, *, lock: bool = False) -> RolloutRow | None:
+        """One rollout; locked for the transaction, if it is to be changed."""
+        query = f"{_SELECT} WHERE o.id = %(id)s" + (" FOR UPDATE OF o" * lock)
+        found = await read_rollout(self.connection, query, {"id": rollout_id})
+        return found[0] if found else None
+
+    async def page(
+        self, after: UUID | None, limit: int, filters: dict[str, Any]
+    ) -> list[RolloutRow]:
+        """The newest first, that equal the filters given."""
+        given = {column: value for column, value in filters.items() if value is not None}
+        conditions = [f"o.{column} = %({column})s" for column in given]
+        if after is not None:
+            conditions.append(
+                "(o.created_at, o.id) < (SELECT created_at, id FROM rollouts WHERE id = %(after)s)"
+            )
+        where = " AND ".join(conditions) or "true"
+        query = f"{_SELECT} WHERE {where} ORDER BY o.created_at DESC, o.id DESC LIMIT %(limit)s"
+        values = {**given, "after": after, "limit": limit}
+        return await read_rollout(self.connection, query, values)
+
+    async def open_of(self, release_id: UUID) -> list[UUID]:
+        """Rollouts of a release that have not ended, in an order to lock them by."""
+        cursor = await self.connection.execute(
+            "SELECT id FROM rollouts WHERE release_id = %s"
+            " AND state IN ('created', 'running', 'paused') ORDER BY id",
+            (release_id,),
+        )
+        return [row[0] for row in await cursor.fetchall()]
+
+    async def insert(self, values: dict[str, Any]) -> UUID:
+        """A rollout; the columns are the caller's."""
+        names, places = ", ".join(values), ", ".join(f"%({name})s" for name in values)
+        query = f"INSERT INTO rollouts ({names}) VALUES ({places}) RETURNING id"
+        row = await (await self.connection.execute(query.encode(), values)).fetchone()
+        assert row is not None, "INSERT … RETURNING returns a row"  # noqa: S101
+        return UUID(str(row[0]))
+
+    async def update(self, rollout_id: UUID, changes: dict[str, Any]) -> None:
+        """Set the columns given."""
+        names = ", ".join(f"{name} = %({name})s" for name in changes)
+        query = f"UPDATE rollouts SET {names} WHERE id = %(id)s"
+        await self.connection.execute(query.encode(), {**changes, "id": rollout_id})
+
+    async def abort_deployments(self, rollout_id: UUID, now: datetime, reason: str) -> int:
+        """End those that are open; how many there were."""
+        cursor = await self.connection.execute(
+            "WITH ended AS ("
+            " UPDATE deployments SET state = 'aborted', reason = %(reason)s, changed_at = %(now)s"
+            " WHERE rollout_id = %(id)s"
+            " AND state IN ('pending', 'downloading', 'installing', 'rebooting') RETURNING id)"
+            " INSERT INTO deployment_events (deployment_id, at, state, reason)"
+            " SELECT id, %(now)s, 'aborted', %(reason)s FROM ended",
+            {"id": rollout_id, "now": now, "reason": reason},
+        )
+        return cursor.rowcount
+
+    async def release_models(self, release_id: UUID) -> tuple[str, list[str], bool] | None:
+        """Kind of a release, the device models it is for, whether it is withdrawn."""
+        cursor = await self.connection.execute(
+            "SELECT r.kind, array_agg(t.device_model ORDER BY t.device_model),"
+            " r.withdrawn_at IS NOT NULL FROM releases r"
+            " JOIN release_targets t ON t.release_id = r.id WHERE r.id = %s GROUP BY r.id",
+            (release_id,),
+        )
+        return await cursor.fetchone()
+
+    async def release_counter(self, release_id: UUID) -> int:
+        """The signed counter of a release."""
+        cursor = await self.connection.execute(
+            "SELECT release_counter FROM releases WHERE id = %s", (release_id,)
+        )
+        row = await cursor.fetchone()
+        return int(row[0]) if row else 0
+
+    async def failures(self, rollout_id: UUID) -> list[dict[str, Any]]:
+        """How devices failed, the most frequent first."""
+        return await self._rows(
+            "SELECT stage, reason, count(*) AS devices FROM deployments"
+            " WHERE rollout_id = %(id)s AND state IN ('failure', 'timed_out')"
+            " GROUP BY stage, reason ORDER BY devices DESC, stage, reason LIMIT 20",
+            {"id": rollout_id},
+        )
+
+    async def deployments(
+        self, after: int, limit: int, *, rollout_id: UUID | None = None,
+        device_id: str | None = None, state: str | None = None,
+    ) -> list[dict[str, Any]]:  # fmt: skip
+        """Of a rollout in the order of their offers, or of a device, the newest first."""
+        given = {"rollout_id": rollout_id, "device_id": device_id, "state": state}
+        conditions = [f"d.{name} = %({name})s" for name, value in given.items() if value]
+        newest_first = rollout_id is None
+        if after or not newest_first:
+            conditions.append("d.id < %(after)s" if newest_first else "d.id > %(after)s")
+        order = "DESC" if newest_first else "ASC"
+        query = (
+            f"{_DEPLOYMENTS} WHERE {' AND '.join(conditions)} ORDER BY d.id {order} LIMIT %(limit)s"
+        )
+        return await self._rows(query, {**given, "after": after, "limit": limit})
+
+    async def events(self, deployment_ids: list[int]) -> list[dict[str, Any]]:
+        """Steps of deployments, the oldest first."""
+        return await self._rows(
+            "SELECT deployment_id, at, state, stage, reason, detail FROM deployment_events"
+            " WHERE deployment_id = ANY(%(ids)s) ORDER BY id",
+            {"ids": deployment_ids},
+        )
+
+    async def decisions(self, rollout_id: UUID, after: int, limit: int) -> list[dict[str, Any]]:
+        """Its changes in the audit log, the newest first."""
+        return await self._rows(
+            "SELECT id, at, actor, action, before, after FROM audit_log"
+            " WHERE subject = %(subject)s AND (%(after)s = 0 OR id < %(after)s)"
+            " ORDER BY id DESC LIMIT %(limit)s",
+            {"subject": f"rollout {rollout_id}", "after": after, "limit": limit},
+        )
+
+    async def _rows(self, query: str, values: dict[str, Any]) -> list[dict[str, Any]]:
+        async with self.connection.cursor(row_factory=dict_row) as cursor:
+            await cursor.execute(query.encode(), values)
+            return await cursor.fetchall()

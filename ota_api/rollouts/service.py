@@ -1,0 +1,307 @@
+"""Steering rollouts.
+
+1. created → running → finished; running ↔ paused; any of them but finished → aborted.
+2. A release and device model have one open rollout at a time.
+3. What is withdrawn gets no rollout.
+4. An abort ends the deployments that are open; what devices report of them later is still recorded.
+5. A pause keeps them; a resume begins the phase's clock anew, and failures count from there.
+6. The way back is another release of a higher counter (a reissue), to all who match the rollout.
+7. Each change is in the audit log, of `rollout <id>`, with its reasons and what it was based on.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+from uuid import UUID
+
+import msgspec
+from psycopg import errors
+
+from ota_api.audit.schemas import Action
+from ota_api.audit.service import AuditTrail
+from ota_api.rollouts import evaluation, policy
+from ota_api.rollouts.evaluation import RolloutRow
+from ota_api.rollouts.repository import RolloutRepository
+from ota_api.rollouts.schemas import NewRollout
+from zenthos_core import alerts
+from zenthos_core.alerts import Alert
+from zenthos_core.errors import ConflictError, InvalidInputError, NotFoundError
+
+OPEN: Final = ("created", "running", "paused")
+PAUSED_ALERT: Final = "rollout_paused"
+
+_STEPS: Final[dict[policy.Action, Action]] = {
+    policy.Action.ADVANCE: Action.ROLLOUT_ADVANCE,
+    policy.Action.FINISH: Action.ROLLOUT_FINISH,
+    policy.Action.PAUSE: Action.ROLLOUT_PAUSE,
+}
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A decision, and what it was based on."""
+
+    decision: policy.Decision
+    rollout: RolloutRow
+    counts: policy.Counts
+    proven: int
+    timed_out: int
+
+
+class Rollouts:
+    """The rollouts, changed by one actor in one transaction at one time."""
+
+    def __init__(self, rollouts: RolloutRepository, trail: AuditTrail, now: datetime) -> None:
+        self._rollouts = rollouts
+        self._trail = trail
+        self._now = now
+
+    async def create(self, wanted: NewRollout, *, rollback_of: UUID | None = None) -> RolloutRow:
+        """Rules 2 and 3.
+
+        Raises:
+            NotFoundError: where there is no such release, or not for that device model.
+            ConflictError: by rules 2 and 3.
+        """
+        model = await self._target(wanted)
+        values = wanted.model_dump(exclude={"start", "device_model"})
+        started = self._now if wanted.start else None
+        try:
+            rollout_id = await self._rollouts.insert(
+                {
+                    **values,
+                    "device_model": model,
+                    "state": "running" if wanted.start else "created",
+                    "rollback_of": rollback_of,
+                    "created_by": self._trail.actor.name,
+                    "created_at": self._now,
+                    "started_at": started,
+                    "phase_started_at": started,
+                }
+            )
+        except errors.UniqueViolation:
+            raise ConflictError(
+                f"a rollout of this release to {model} is open: end it, or change that one"
+            ) from None
+        except errors.ForeignKeyViolation:
+            raise NotFoundError(f"no farm {wanted.farm_id}") from None
+        rollout = await self.find(rollout_id)
+        await self._record(Action.ROLLOUT_CREATE, rollout, None, _settings(rollout))
+        return rollout
+
+    async def find(self, rollout_id: UUID, *, lock: bool = False) -> RolloutRow:
+        """One rollout; NotFoundError where there is none."""
+        rollout = await self._rollouts.find(rollout_id, lock=lock)
+        if rollout is None:
+            raise NotFoundError(f"no rollout {rollout_id}")
+        return rollout
+
+    async def start(self, rollout_id: UUID) -> RolloutRow:
+        """From created."""
+        began = {"started_at": self._now, "phase_started_at": self._now}
+        return await self._move(
+            rollout_id, ("created",), "running", Action.ROLLOUT_START, changes=began
+        )
+
+    async def pause(self, rollout_id: UUID, reason: str) -> RolloutRow:
+        """By a person; nothing new is offered."""
+        changes = {"paused_reason": reason or f"by {self._trail.actor.name}"}
+        return await self._move(
+            rollout_id, ("running",), "paused", Action.ROLLOUT_PAUSE, changes=changes
+        )
+
+    async def resume(self, rollout_id: UUID) -> RolloutRow:
+        """Rule 5."""
+        changes = {"paused_reason": None, "phase_started_at": self._now}
+        rollout = await self._move(
+            rollout_id, ("paused",), "running", Action.ROLLOUT_RESUME, changes=changes
+        )
+        await self._resolve_alert(rollout)
+        return rollout
+
+    async def abort(
+        self, rollout_id: UUID, reason: str, *, allowed: tuple[str, ...] = OPEN
+    ) -> RolloutRow:
+        """Rule 4."""
+        rollout = await self._move(
+            rollout_id, allowed, "aborted", Action.ROLLOUT_ABORT,
+            changes={"ended_at": self._now}, reason=reason,
+        )  # fmt: skip
+        await self._rollouts.abort_deployments(rollout_id, self._now, "rollout_aborted")
+        await self._resolve_alert(rollout)
+        return rollout
+
+    async def abort_all_of(self, release_id: UUID, reason: str) -> int:
+        """End what is open of a release that was withdrawn; how many."""
+        opened = await self._rollouts.open_of(release_id)
+        for rollout_id in opened:
+            await self.abort(rollout_id, reason)
+        return len(opened)
+
+    async def roll_back(self, rollout_id: UUID, release_id: UUID) -> RolloutRow:
+        """Rule 6: ends a rollout, and runs one of `release_id` for the same devices.
+
+        Raises:
+            InvalidInputError: for a release that devices would refuse.
+        """
+        rollout = await self.find(rollout_id, lock=True)
+        counters = [
+            await self._rollouts.release_counter(r) for r in (release_id, rollout.release_id)
+        ]
+        if counters[0] <= counters[1]:
+            raise InvalidInputError(
+                f"release_counter {counters[0]} is not above {counters[1]}, which devices have:"
+                " reissue the older version first (`zenthos release reissue`)"
+            )
+        if rollout.state != "aborted":
+            await self.abort(rollout_id, "rolled back", allowed=(*OPEN, "finished"))
+        wanted = NewRollout(
+            release_id=release_id,
+            device_model=rollout.device_model,
+            farm_id=rollout.farm_id,
+            tag=rollout.tag,
+            phases=[100],
+            control_percentage=0,
+            success_threshold=rollout.success_threshold,
+            error_threshold=rollout.error_threshold,
+            min_devices=rollout.min_devices,
+            timeout_s=rollout.timeout_s,
+            start=True,
+        )
+        back = await self.create(wanted, rollback_of=rollout_id)
+        await self._record(
+            Action.ROLLOUT_ROLLBACK, rollout, {"version": rollout.version},
+            {"version": back.version, "rollout_id": str(back.id)},
+        )  # fmt: skip
+        return back
+
+    async def evaluate(
+        self, rollout_id: UUID, quality: policy.Quality | None, *, halt_only: bool = False
+    ) -> Evaluation:
+        """Conclude what can be concluded, decide, and do what was decided."""
+        rollout = await self.find(rollout_id, lock=True)
+        connection = self._rollouts.connection
+        proven, timed_out = (0, 0)
+        if not halt_only and rollout.state in {"running", "paused", "finished"}:
+            proven, timed_out = await evaluation.conclude(connection, rollout, self._now)
+        counts, _ = await evaluation.count(connection, rollout, self._now)
+        decision = policy.decide(_plan(rollout), counts, quality, now=self._now.timestamp())
+        evaluated = Evaluation(decision, rollout, counts, proven, timed_out)
+        if decision.action is policy.Action.HOLD or (
+            halt_only and decision.action is not policy.Action.PAUSE
+        ):
+            return evaluated
+        await self._carry_out(evaluated, quality)
+        return Evaluation(decision, await self.find(rollout_id), counts, proven, timed_out)
+
+    async def _carry_out(self, evaluated: Evaluation, quality: policy.Quality | None) -> None:
+        rollout, decision = evaluated.rollout, evaluated.decision
+        steps: dict[policy.Action, dict[str, Any]] = {
+            policy.Action.ADVANCE: {"phase": rollout.phase + 1, "phase_started_at": self._now},
+            policy.Action.FINISH: {"state": "finished", "ended_at": self._now},
+            policy.Action.PAUSE: {"state": "paused", "paused_reason": _text(decision)},
+        }
+        changes = steps[decision.action]
+        await self._rollouts.update(rollout.id, changes)
+        before = {"state": rollout.state, "phase": rollout.phase}
+        after = {
+            **{name: value for name, value in changes.items() if name in {"state", "phase"}},
+            "reasons": msgspec.to_builtins(decision.reasons),
+            "evidence": {
+                "counts": msgspec.to_builtins(evaluated.counts),
+                "quality": msgspec.to_builtins(quality),
+            },
+        }
+        await self._record(_STEPS[decision.action], rollout, before, after)
+        if decision.action is policy.Action.PAUSE:
+            await self._raise_alert(rollout, decision, after["evidence"])
+
+    async def _move(
+        self, rollout_id: UUID, allowed: tuple[str, ...], state: str, action: Action, *,
+        changes: dict[str, Any], reason: str = "",
+    ) -> RolloutRow:  # fmt: skip
+        """Rule 1."""
+        before = await self.find(rollout_id, lock=True)
+        if before.state not in allowed:
+            raise ConflictError(
+                f"rollout {rollout_id} is {before.state}: this takes one that is"
+                f" {' or '.join(allowed)}"
+            )
+        await self._rollouts.update(rollout_id, {**changes, "state": state})
+        told = {"state": state} | ({"reason": reason} if reason else {})
+        if changes.get("paused_reason"):
+            told["reason"] = changes["paused_reason"]
+        await self._record(action, before, {"state": before.state, "phase": before.phase}, told)
+        return await self.find(rollout_id)
+
+    async def _target(self, wanted: NewRollout) -> str:
+        """The device model."""
+        found = await self._rollouts.release_models(wanted.release_id)
+        if found is None:
+            raise NotFoundError(f"no release {wanted.release_id}")
+        _, models, withdrawn = found
+        if withdrawn:
+            raise ConflictError("the release is withdrawn: publish another")
+        if wanted.device_model is None and len(models) > 1:
+            raise InvalidInputError(f"say which device_model: {', '.join(models)}")
+        model = wanted.device_model or models[0]
+        if model not in models:
+            raise NotFoundError(f"the release is for {', '.join(models)}, not for {model}")
+        return model
+
+    async def _record(
+        self, action: Action, rollout: RolloutRow, before: dict[str, Any] | None,
+        after: dict[str, Any],
+    ) -> None:  # fmt: skip
+        await self._trail.record(action, f"rollout {rollout.id}", before=before, after=after)
+
+    async def _raise_alert(
+        self, rollout: RolloutRow, decision: policy.Decision, evidence: dict[str, Any]
+    ) -> None:
+        alert = Alert(
+            alert_type=PAUSED_ALERT,
+            severity="critical",
+            subject=f"rollout {rollout.id}",
+            message=f"rollout of {rollout.name} {rollout.version} to {rollout.device_model} paused"
+            f" in phase {rollout.phase}: {_text(decision)}",
+            farm_id=None if rollout.farm_id is None else str(rollout.farm_id),
+            rollout_id=str(rollout.id),
+            evidence=evidence,
+        )
+        values = {**alert.parameters(), "at": self._now}
+        await self._rollouts.connection.execute(alerts.RAISE.encode(), values)
+
+    async def _resolve_alert(self, rollout: RolloutRow) -> None:
+        await self._rollouts.connection.execute(
+            "UPDATE alerts SET resolved_at = %s, resolved_by = %s"
+            " WHERE alert_type = %s AND subject = %s AND resolved_at IS NULL",
+            (self._now, self._trail.actor.name, PAUSED_ALERT, f"rollout {rollout.id}"),
+        )
+
+
+def _plan(rollout: RolloutRow) -> policy.Plan:
+    began = rollout.phase_started_at or rollout.created_at
+    return policy.Plan(
+        running=rollout.state == "running",
+        phase=rollout.phase,
+        phases=len(rollout.phases),
+        success_threshold=rollout.success_threshold,
+        error_threshold=rollout.error_threshold,
+        min_devices=rollout.min_devices,
+        control_percentage=rollout.control_percentage,
+        phase_started_at=began.timestamp(),
+    )
+
+
+def _text(decision: policy.Decision) -> str:
+    return "; ".join(reason.text for reason in decision.reasons)
+
+
+def _settings(rollout: RolloutRow) -> dict[str, Any]:
+    names = (
+        *("release_id", "version", "device_model", "farm_id", "tag", "phases"),
+        *("control_percentage", "success_threshold", "error_threshold", "min_devices"),
+        *("timeout_s", "state"),
+    )
+    settings: dict[str, Any] = msgspec.to_builtins({n: getattr(rollout, n) for n in names})
+    return settings
