@@ -66,6 +66,11 @@ class DdiDevice:
         body = {"id": action_id, "time": "20261128T120000", "status": status}
         return self.send("POST", f"/{of}/{action_id}/feedback", json=body)
 
+    def configure(self, mode: str | None = None, **attributes: str) -> httpx.Response:
+        """Its configData."""
+        body = {"data": attributes} | ({"mode": mode} if mode else {})
+        return self.send("PUT", "/configData", json=body)
+
     def state(self, what: str = "state") -> Any:
         """Of its newest deployment."""
         rows = self._ota.rows(

@@ -31,8 +31,13 @@ ACTIONS = {
     "POST /rollouts/{rollout_id}/rollback": Action.ROLLOUT_ROLLBACK,
     "POST /rollouts/{rollout_id}/evaluate": Action.ROLLOUT_FINISH,
 }
-OWN_LOG = {"POST /devices/{device_id}/update-status"}
-"""What devices report is in deployment_events, step by step."""
+OWN_LOG = {
+    "POST /devices/{device_id}/update-status",
+    "POST /{tenant}/controller/v1/{controller_id}/deploymentBase/{action_id}/feedback",
+    "POST /{tenant}/controller/v1/{controller_id}/cancelAction/{action_id}/feedback",
+    "PUT /{tenant}/controller/v1/{controller_id}/configData",
+}
+"""What devices report is in deployment_events, step by step; configData is their own."""
 
 
 def connect(ota: Ota) -> psycopg.Connection:
