@@ -17,11 +17,13 @@ PUBLISH_LOCK: Final = 7_205_760
 FIRMWARE_KINDS: Final = ("firmware-bundle", "esp-image")
 MODEL_KINDS: Final = ("model",)
 
-_SELECT: Final = (
-    "SELECT r.id, t.device_model, r.kind, r.name, r.version, t.object_key, r.sha256, r.size_bytes,"
+RELEASE_COLUMNS: Final = (
+    "r.id, t.device_model, r.kind, r.name, r.version, t.object_key, r.sha256, r.size_bytes,"
     " r.manifest, r.signature, r.key_id, r.release_counter, r.expires_at, r.uploaded_at,"
     " r.required, r.rollout_percentage, r.release_notes"
-    " FROM release_targets t JOIN releases r ON r.id = t.release_id"
+)
+_SELECT: Final = (
+    f"SELECT {RELEASE_COLUMNS} FROM release_targets t JOIN releases r ON r.id = t.release_id"
 )
 
 
@@ -56,6 +58,18 @@ class Slot:
     kinds: tuple[str, ...]
     name: str | None = None
 
+    def describe(self) -> str:
+        """For people."""
+        what = f"model {self.name}" if self.name is not None else " or ".join(self.kinds)
+        return f"{self.device_model} ({what})"
+
+    def question(self) -> str:
+        """The path that asks for the latest, as a device sends it."""
+        if self.name is not None:
+            return f"/models/{self.device_model}/{self.name}/latest"
+        kind = f"?kind={self.kinds[0]}" if len(self.kinds) == 1 else ""
+        return f"/firmware/{self.device_model}/latest{kind}"
+
     def condition(self) -> str:
         """As SQL over the parameters below."""
         named = " AND t.name = %(name)s" if self.name is not None else ""
@@ -83,14 +97,6 @@ class ReleaseRepository:
             slot.parameters() | {"version": version},
         )
 
-    async def find_latest(self, slot: Slot, now: datetime) -> Release | None:
-        """The newest that has not expired."""
-        return await self._one(
-            f"{_SELECT} WHERE {slot.condition()} AND r.expires_at > %(now)s"
-            " ORDER BY t.release_counter DESC, r.uploaded_at DESC LIMIT 1",
-            slot.parameters() | {"now": now},
-        )
-
     async def newest_counter(self, device_models: Sequence[str], kind: str) -> int:
         """The highest release_counter of any of the models, 0 for none."""
         cursor = await self._connection.execute(
@@ -100,14 +106,6 @@ class ReleaseRepository:
         )
         row = await cursor.fetchone()
         return int(row[0]) if row else 0
-
-    async def device_model(self, device_id: str) -> str | None:
-        """The model that a device is registered with."""
-        cursor = await self._connection.execute(
-            "SELECT device_model FROM devices WHERE id = %s", (device_id,)
-        )
-        row = await cursor.fetchone()
-        return row[0] if row else None
 
     async def insert(
         self,

@@ -102,10 +102,11 @@ class Requests:
 
     def _new_release(self) -> str:
         number = next(self._numbers)
+        counter = self._ota.send("GET", f"/release-counters/{DEVICE_MODEL}/firmware-bundle")
         release = self._ota.signer.firmware(
             bundle(f"release {number}".encode()),
             version=f"v2.0.{number}",
-            release_counter=number + 1,
+            release_counter=counter.json()["next"],
         )
         answer = self._ota.publish({**release, "rollout_percentage": 0}, path="/firmware/publish")
         return str(answer.json()["id"])
@@ -166,7 +167,7 @@ class Requests:
         number = next(self._numbers)
         device = {"device_id": f"new-{number}", "device_model": DEVICE_MODEL, "device_type": "soil"}
         binary = f"binary {number}".encode()
-        counter = {"release_counter": number + 1}
+        counter = {"release_counter": number + 500}  # above those of `_new_release`
         bodies: dict[str, Any] = {
             "/auth/login": lambda: {"username": "viewer", "password": PASSWORD},
             "/auth/refresh": lambda: {"refresh_token": self._log_in()},
