@@ -14,7 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import psycopg
 from pydantic import SecretStr
@@ -292,8 +292,8 @@ SYSTEM = Path("/")
 class DebianProgram(Protocol):
     """A program that Debian has."""
 
-    PROGRAM: str
-    PACKAGES: tuple[str, ...]
+    PROGRAM: ClassVar[str]
+    PACKAGES: ClassVar[tuple[str, ...]]
 
 
 def debian_root(unpacked: Path, program: str, packages: tuple[str, ...], name: str) -> Path:

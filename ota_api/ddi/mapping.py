@@ -116,8 +116,9 @@ class Action:
 
 @dataclass(frozen=True)
 class Told:
-    """What the device has told of itself, and whether telemetry of it is known."""
+    """What is known of the device, by its own word and by its telemetry."""
 
+    device_model: str
     attributes: dict[str, str] | None
     sends_telemetry: bool
 

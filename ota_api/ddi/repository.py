@@ -22,18 +22,19 @@ MOST_ACTIONS: Final = 50
 
 _ACTION: Final = (
     "SELECT d.id, d.rollout_id, d.state, d.confirmed_at, r.name, r.version, r.sha256, r.sha1,"
-    " r.md5, r.size_bytes, r.required, t.object_key,"
-    " EXISTS (SELECT FROM deployment_events e WHERE e.deployment_id = d.id"
-    " AND e.state = ANY(%(begun)s)) AS begun,"
-    " EXISTS (SELECT FROM deployment_events e WHERE e.deployment_id = d.id"
-    " AND e.stage = ANY(%(answers)s)) AS cancel_answered,"
-    " EXISTS (SELECT FROM deployment_events e WHERE e.deployment_id = d.id"
-    " AND e.stage = %(rejected)s) AS cancel_rejected"
+    " r.md5, r.size_bytes, r.required, t.object_key, coalesce(e.begun, false) AS begun,"
+    " coalesce(e.answered, false) AS cancel_answered,"
+    " coalesce(e.rejected, false) AS cancel_rejected"
     " FROM deployments d JOIN rollouts o ON o.id = d.rollout_id"
     " JOIN release_targets t ON t.release_id = o.release_id AND t.device_model = o.device_model"
     " JOIN releases r ON r.id = o.release_id"
+    " CROSS JOIN LATERAL (SELECT bool_or(e.state = ANY(%(under_way)s)) AS begun,"
+    " bool_or(e.stage = ANY(%(answers)s)) AS answered, bool_or(e.stage = %(rejected)s) AS rejected"
+    " FROM deployment_events e WHERE e.deployment_id = d.id AND e.id >= coalesce((SELECT max(p.id)"
+    " FROM deployment_events p WHERE p.deployment_id = d.id AND p.state = 'pending'), 0)) e"
     " WHERE d.device_id = %(device_id)s AND r.kind <> 'model'"
 )
+"""Events count from the last offer on: an action that was superseded may be offered again."""
 
 
 class DdiRepository:
@@ -93,12 +94,13 @@ class DdiRepository:
     async def told(self, *, lock: bool = False) -> Told:
         """What the device has told of itself."""
         cursor = await self._connection.execute(
-            "SELECT metadata -> %s, last_reading IS NOT NULL FROM devices WHERE id = %s"
-            + (" FOR NO KEY UPDATE" if lock else ""),
+            "SELECT device_model, metadata -> %s, last_reading IS NOT NULL FROM devices"
+            " WHERE id = %s" + (" FOR NO KEY UPDATE" if lock else ""),
             (METADATA_KEY, self._device_id),
         )
         row = await cursor.fetchone()
-        return Told(*row) if row else Told(None, sends_telemetry=False)
+        assert row is not None, "devices are never deleted"  # noqa: S101
+        return Told(*row)
 
     async def keep(self, attributes: dict[str, str], firmware_version: str | None) -> None:
         """Store attributes, and the version where there is one to take over."""
@@ -109,7 +111,7 @@ class DdiRepository:
         )
 
     async def _select(self, query: str, **parameters: Any) -> list[Action]:
-        given = {"device_id": self._device_id, "begun": list(UNDER_WAY), **parameters}
+        given = {"device_id": self._device_id, "under_way": list(UNDER_WAY), **parameters}
         given |= {"answers": [CANCEL_CONFIRMED, CANCEL_REJECTED], "rejected": CANCEL_REJECTED}
         async with self._connection.cursor(row_factory=class_row(Action)) as cursor:
             await cursor.execute(query.encode(), given)

@@ -1,5 +1,6 @@
 """The DDI view of a device's deployments. What it means is in ota_api.ddi.mapping."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Final
 
@@ -40,7 +41,9 @@ from ota_api.ddi.schemas import (
     Polling,
     StopId,
 )
-from ota_api.releases.check_in import offered
+from ota_api.releases.check_in import Question, find_offer
+from ota_api.releases.entitlement import Denied
+from ota_api.releases.repository import FIRMWARE_KINDS, Slot
 from ota_api.resources import Resources
 from ota_api.rollouts.reports import Report, report
 from ota_api.rollouts.transitions import DONE, OPEN, Claim, State
@@ -72,8 +75,9 @@ class Actions:
 
     async def poll(self) -> ControllerBase:
         """Check in: what there is to do, and when to ask again."""
-        action_id = await offered(self._connection, self._now, self._device_id)
-        actions, told = await self._repository.actions(), await self._repository.told()
+        told = await self._repository.told()
+        action_id = await self._check_in(told.device_model)
+        actions = await self._repository.actions()
         interval_s = self._resources.settings.ddi_poll_interval_s
         return ControllerBase(
             config=Config(polling=Polling(sleep=polling_sleep(interval_s))),
@@ -82,6 +86,21 @@ class Actions:
                 for name, action in links(actions, action_id, told).items()
             },
         )
+
+    async def _check_in(self, device_model: str) -> int | None:
+        """The deployment of the firmware that the device is entitled to."""
+        question = Question(
+            self._device_id,
+            Slot(device_model, FIRMWARE_KINDS),
+            None,
+            self._resources.trusted_keys.load().keys.keys,
+            self._resources.clock(),
+        )
+        found = await find_offer(self._connection, self._resources.catalogues, question)
+        self._resources.seen.note(self._device_id, question.now)
+        if isinstance(found, Denied) or found.deployment is None:
+            return None
+        return found.deployment.id
 
     async def deployment(self, action_id: int, messages: int) -> DeploymentBase:
         """An action in full.
@@ -170,7 +189,7 @@ class Actions:
             raise InvalidInputError(
                 f"a device has at most {MAX_ATTRIBUTES} attributes: remove some"
             )
-        told = Told(attributes, known.sends_telemetry)
+        told = replace(known, attributes=attributes)
         version = attributes.get(VERSION_ATTRIBUTE, "")
         takes = FIRMWARE_VERSION.fullmatch(version) and not told.sends_telemetry
         await self._repository.keep(attributes, version if takes else None)

@@ -127,7 +127,8 @@ def test_the_artifact_whole_in_part_and_by_name(device: DdiDevice) -> None:
     }
     href = artifact["_links"]["download"]["href"]
     head = device.send("HEAD", href)
-    assert head.status_code == 200 and int(head.headers["content-length"]) == len(BUNDLE)
+    assert head.status_code == 200
+    assert int(head.headers["content-length"]) == len(BUNDLE)
     assert device.state() == "pending", "a HEAD is not a download"
     part = device.send("GET", href, headers={"Range": "bytes=100-199"})
     assert (part.status_code, part.content) == (206, BUNDLE[100:200])

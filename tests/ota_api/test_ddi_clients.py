@@ -43,14 +43,16 @@ class Rauc(DdiDevice):
         action = self.request("GET", base["_links"]["deploymentBase"]["href"])
         chunk = action["deployment"]["chunks"][0]
         artifact = chunk["artifacts"][0]
-        assert isinstance(action["id"], str) and isinstance(artifact["size"], int)
+        assert isinstance(action["id"], str)
+        assert isinstance(artifact["size"], int)
         assert (chunk["name"], chunk["version"]) == ("gateway", "v1.2.0")
         file = self.send(
             "GET",
             artifact["_links"]["download"]["href"],
             headers={"Accept": "application/octet-stream"},
         )
-        assert file.status_code == 200 and len(file.content) == artifact["size"]
+        assert file.status_code == 200
+        assert len(file.content) == artifact["size"]
         assert hashlib.sha1(file.content).hexdigest() == artifact["hashes"]["sha1"]  # noqa: S324
         self.progress(action["id"], "Download complete. 1.00 MB/s")
         self.progress(action["id"], "File checksum OK.")
@@ -140,7 +142,7 @@ class Zephyr(DdiDevice):
         assert len(answer.json()["config"]["polling"]["sleep"]) == 8
         return {name: link["href"] for name, link in answer.json()["_links"].items()}
 
-    def configure(self) -> None:
+    def identify(self) -> None:
         status = {"execution": "closed", "result": {"finished": "success"}}
         data = {"VIN": "1a2b3c", "hwRevision": "3"}
         body = {"mode": "merge", "data": data, "id": "", "time": "", "status": status}
@@ -155,7 +157,7 @@ class Zephyr(DdiDevice):
             self.close(f"/{part}/feedback", time="")
             return None
         if "configData" in links:
-            self.configure()
+            self.identify()
         if "deploymentBase" not in links:
             return None
         part = links["deploymentBase"][links["deploymentBase"].index("deploymentBase/") :]
@@ -192,9 +194,10 @@ def test_zephyr_installs_and_closes_after_its_reboot(ota: Ota) -> None:
     assert device.probe() == BUNDLE
     assert device.state() == "downloading"
     assert device.probe() is None
-    assert device.state() == "rebooting" and device.state("confirmed_at") is not None
+    assert device.state() == "rebooting"
+    assert device.state("confirmed_at") is not None
     assert device.probe() is None
-    assert device.history() == ["downloading", "rebooting"]
+    assert device.history() == ["pending", "downloading", "rebooting"]
 
 
 def test_zephyr_confirms_a_cancellation(ota: Ota) -> None:

@@ -22,6 +22,7 @@ from ota_api.ddi.mapping import (
 from ota_api.ddi.schemas import ConfigData, Feedback
 from ota_api.rollouts.transitions import Claim, State
 
+MODEL = "linux-gateway"
 NOW = datetime(2026, 11, 28, tzinfo=UTC)
 PENDING = Action(
     id=7,
@@ -40,7 +41,7 @@ PENDING = Action(
     cancel_answered=False,
     cancel_rejected=False,
 )
-TOLD = Told({}, sends_telemetry=False)
+TOLD = Told(MODEL, {}, sends_telemetry=False)
 
 
 def at(state: str, **changes: Any) -> Action:
@@ -82,15 +83,18 @@ def test_rule_2_an_action_that_is_over_stays_as_it_is(
     state: str, same: tuple[str, str], other: tuple[str, str]
 ) -> None:
     action = at(state)
-    assert is_over(action, said(*same)) and repeats(action.state, said(*same))
-    assert is_over(action, said(*other)) and not repeats(action.state, said(*other))
+    assert is_over(action, said(*same))
+    assert repeats(action.state, said(*same))
+    assert is_over(action, said(*other))
+    assert not repeats(action.state, said(*other))
 
 
 def test_rule_2_what_was_taken_back_may_still_be_closed() -> None:
     for finished in ("success", "failure"):
         assert not is_over(at("aborted"), said("closed", finished))
     stubborn = at("aborted", cancel_answered=True, cancel_rejected=True)
-    assert not is_over(stubborn, said("proceeding")) and claim_of(stubborn, said("resumed")) is None
+    assert not is_over(stubborn, said("proceeding"))
+    assert claim_of(stubborn, said("resumed")) is None
     assert not is_over(at("timed_out"), said("proceeding"))
 
 
@@ -148,9 +152,11 @@ def test_rule_6_a_reason_is_one_line_of_bounded_length() -> None:
         State.FAILURE, "download", "ERROR before; first line; second"
     )
     long = claim_of(PENDING, said("closed", "failure", "x" * 9_000))
-    assert long is not None and long.reason == "x" * MAX_REASON
+    assert long is not None
+    assert long.reason == "x" * MAX_REASON
     silent = claim_of(PENDING, said("closed", "failure"))
-    assert silent is not None and silent.reason == "the device reported closed without details"
+    assert silent is not None
+    assert silent.reason == "the device reported closed without details"
 
 
 def test_rule_6_errors_on_the_way_are_kept() -> None:
@@ -161,13 +167,16 @@ def test_rule_6_errors_on_the_way_are_kept() -> None:
 
 def test_rule_7_a_version_is_asked_for_until_it_is_told() -> None:
     closed = at("rebooting", confirmed_at=NOW)
-    other = Told({"firmware_version": "v1.1.0"}, sends_telemetry=False)
-    assert not other.proves("v1.2.0") and "configData" in links([closed], None, other)
-    same = Told({"firmware_version": "v1.2.0"}, sends_telemetry=False)
-    assert same.proves("v1.2.0") and "configData" not in links([closed], None, same)
-    sensor = Told({"firmware_version": "v1.2.0"}, sends_telemetry=True)
-    assert not sensor.proves("v1.2.0") and "configData" not in links([closed], None, sensor)
-    assert "configData" in links([], None, Told(None, sends_telemetry=True))
+    other = Told(MODEL, {"firmware_version": "v1.1.0"}, sends_telemetry=False)
+    assert not other.proves("v1.2.0")
+    assert "configData" in links([closed], None, other)
+    same = Told(MODEL, {"firmware_version": "v1.2.0"}, sends_telemetry=False)
+    assert same.proves("v1.2.0")
+    assert "configData" not in links([closed], None, same)
+    sensor = Told(MODEL, {"firmware_version": "v1.2.0"}, sends_telemetry=True)
+    assert not sensor.proves("v1.2.0")
+    assert "configData" not in links([closed], None, sensor)
+    assert "configData" in links([], None, Told(MODEL, None, sends_telemetry=True))
 
 
 def test_attributes_change_by_their_mode() -> None:
@@ -201,4 +210,5 @@ def test_the_handling_and_the_link_follow_the_release() -> None:
     required = replace(PENDING, required=True)
     assert (PENDING.handling, required.handling) == ("attempt", "forced")
     assert PENDING.fingerprint != required.fingerprint
-    assert polling_sleep(86_399) == "23:59:59" and polling_sleep(61) == "00:01:01"
+    assert polling_sleep(86_399) == "23:59:59"
+    assert polling_sleep(61) == "00:01:01"

@@ -57,7 +57,7 @@ def test_an_update_from_the_offer_to_its_proof(fast_ota: Ota, gateway: Swupdate)
         wait_for(lambda: device.state() == "success", gateway)
         wait_for(lambda: set(device.links()) == {"installedBase"}, gateway)
     assert device.runs() == "v1.2.0"
-    assert device.history() == ["downloading", "installing", "rebooting", "success"]
+    assert device.history() == ["pending", "downloading", "installing", "rebooting", "success"]
 
 
 def test_a_broken_image_is_a_failure_with_its_reason(fast_ota: Ota, gateway: Swupdate) -> None:
