@@ -102,11 +102,10 @@ class Requests:
 
     def _new_release(self) -> str:
         number = next(self._numbers)
-        counter = self._ota.send("GET", f"/release-counters/{DEVICE_MODEL}/firmware-bundle")
         release = self._ota.signer.firmware(
             bundle(f"release {number}".encode()),
             version=f"v2.0.{number}",
-            release_counter=counter.json()["next"],
+            release_counter=self._next_counter("firmware-bundle"),
         )
         answer = self._ota.publish({**release, "rollout_percentage": 0}, path="/firmware/publish")
         return str(answer.json()["id"])
@@ -167,7 +166,6 @@ class Requests:
         number = next(self._numbers)
         device = {"device_id": f"new-{number}", "device_model": DEVICE_MODEL, "device_type": "soil"}
         binary = f"binary {number}".encode()
-        counter = {"release_counter": number + 500}  # above those of `_new_release`
         bodies: dict[str, Any] = {
             "/auth/login": lambda: {"username": "viewer", "password": PASSWORD},
             "/auth/refresh": lambda: {"refresh_token": self._log_in()},
@@ -175,9 +173,13 @@ class Requests:
             "/devices/register": lambda: {**device, "farm_name": "North"},
             "/devices/{device_id}": lambda: {"tags": [f"tag-{number}"]},
             "/devices/{device_id}/claim": lambda: {"factory_secret": SECRET},
-            "/models/publish": lambda: self._ota.signer.model(binary, **counter),
+            "/models/publish": lambda: self._ota.signer.model(
+                binary, release_counter=self._next_counter("model")
+            ),
             "/firmware/publish": lambda: self._ota.signer.firmware(
-                bundle(binary), version=f"v1.0.{number}", **counter
+                bundle(binary),
+                version=f"v1.0.{number}",
+                release_counter=self._next_counter("firmware-bundle") + 200,  # of `_new_release`
             ),
         }
         if operation.path.endswith("/feedback"):
@@ -193,6 +195,10 @@ class Requests:
         if operation.method in MUTATING and operation.path in bodies:
             return {"json": bodies[operation.path]()}
         return {}
+
+    def _next_counter(self, kind: str) -> int:
+        answer = self._ota.send("GET", f"/release-counters/{DEVICE_MODEL}/{kind}")
+        return int(answer.json()["next"])
 
     def _rollout_body(self, operation: Operation) -> dict[str, Any]:
         if operation.method == "GET":
