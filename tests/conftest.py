@@ -18,7 +18,6 @@ from psycopg import sql
 from pydantic import SecretStr
 
 from tests.servers import (
-    DebianProgram,
     MosquittoServer,
     MotoServer,
     PostgresServer,
@@ -203,7 +202,9 @@ def swupdate_root() -> Path:
     return _debian_root("swupdate", Swupdate)
 
 
-def _debian_root(folder: str, program: type[DebianProgram]) -> Path:
+def _debian_root(
+    folder: str, program: type[RabbitServer] | type[RedisServer] | type[Swupdate]
+) -> Path:
     unpacked = ROOT / ".zenthos" / folder
     try:
         return debian_root(unpacked, program.PROGRAM, program.PACKAGES, program.__name__)

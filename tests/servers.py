@@ -14,7 +14,6 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import ClassVar, Protocol
 
 import psycopg
 from pydantic import SecretStr
@@ -287,13 +286,6 @@ class TokenBroker(MosquittoServer):
 
 
 SYSTEM = Path("/")
-
-
-class DebianProgram(Protocol):
-    """A program that Debian has."""
-
-    PROGRAM: ClassVar[str]
-    PACKAGES: ClassVar[tuple[str, ...]]
 
 
 def debian_root(unpacked: Path, program: str, packages: tuple[str, ...], name: str) -> Path:
