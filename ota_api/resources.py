@@ -11,6 +11,7 @@ from fastapi import Depends, Request
 from psycopg import AsyncConnection
 from psycopg_pool import AsyncConnectionPool
 
+from ota_api.delivery.service import Deliveries
 from ota_api.devices.accounts import BrokerAccounts
 from ota_api.export.service import ExportSlots
 from ota_api.keys.service import OnlineKey, TrustedKeyFile
@@ -98,6 +99,7 @@ class Resources:
     seen: SeenDevices
     accounts: BrokerAccounts
     exports: ExportSlots
+    deliveries: Deliveries
     clock: Callable[[], float]
     throttles: Throttles = field(default_factory=Throttles)
     hashing: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(HASHES_AT_A_TIME))
@@ -140,6 +142,7 @@ async def open_resources(
                     seen=seen,
                     accounts=accounts,
                     exports=ExportSlots(),
+                    deliveries=Deliveries.of(settings, store),
                     clock=clock,
                 )
         finally:

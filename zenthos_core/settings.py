@@ -56,6 +56,9 @@ class Settings(BaseSettings):
         description="Object storage: file:///absolute/folder, s3://bucket/folder or s3://.",
     )
     s3_endpoint_url: str = Field("", description="S3 server other than AWS, such as MinIO.")
+    s3_public_endpoint_url: str = Field(
+        "", description="That server as devices reach it, in download URLs; the same where not set."
+    )
     s3_region: str = Field("", description="Region of the buckets; boto3's own where not set.")
     s3_access_key_id: str = Field("", description="S3 account; boto3's own search where not set.")
     s3_secret_access_key: SecretStr = Field(SecretStr(""), description="Its secret key.")
@@ -157,6 +160,33 @@ class Settings(BaseSettings):
     ddi_gateway_token: Annotated[SecretStr, AfterValidator(_none_or_long)] = Field(
         SecretStr(""),
         description="GatewayToken that speaks for every device there; none by default.",
+    )
+    ota_url_expires_s: Annotated[int, Field(ge=10, le=86_400)] = Field(
+        300, description="Seconds that a presigned download URL is good for (S3)."
+    )
+    ota_cache_mb: Annotated[int, Field(ge=0)] = Field(
+        32, description="MiB of binaries that a server keeps in memory for downloads."
+    )
+    ota_downloads: Annotated[int, Field(ge=0)] = Field(
+        2_000, description="Downloads that a server sends at once; 0 is no limit."
+    )
+    ota_device_downloads: Annotated[int, Field(ge=0)] = Field(
+        4, description="Downloads of one device at once; 0 is no limit."
+    )
+    ota_device_bytes_per_s: Annotated[int, Field(ge=0)] = Field(
+        4_194_304, description="Bytes a second that a device is sent; 0 is no limit."
+    )
+    ota_device_burst_bytes: Annotated[int, Field(ge=0)] = Field(
+        33_554_432, description="Bytes that a device is sent at once before that rate holds."
+    )
+    ota_bytes_per_s: Annotated[int, Field(ge=0)] = Field(
+        0, description="Bytes a second that a server sends to all together; 0 is no limit."
+    )
+    ota_min_bytes_per_s: Annotated[int, Field(ge=0)] = Field(
+        512, description="Least bytes a second that a client takes, else it is cut; 0 is no limit."
+    )
+    ota_slow_after_s: Annotated[float, Field(gt=0)] = Field(
+        30, description="Seconds that a client may stall before that rate counts."
     )
     token_private_key_file: Path = Field(
         Path(".zenthos/keys/token.pem"), description="ES256 key that signs tokens (OTA server)."

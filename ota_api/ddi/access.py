@@ -41,7 +41,7 @@ async def _controller(
     tenant: TenantPath,
     controller_id: ControllerPath,
     authorization: Annotated[str | None, Depends(_header)],
-) -> str:
+) -> Identity:
     device_id = controller_id.lower().replace("_", "-")
     scheme, _, token = (authorization or "").partition(" ")
     identity = _identify(resources, scheme.lower(), token.strip(), device_id)
@@ -56,7 +56,7 @@ async def _controller(
     await check_standing(connection, identity)
     if tenant.lower() not in {DEFAULT_TENANT, resources.settings.ddi_tenant.lower()}:
         raise NotFoundError(f"no tenant {tenant}: use {resources.settings.ddi_tenant}")
-    return device_id
+    return identity
 
 
 def _identify(resources: Resources, scheme: str, token: str, device_id: str) -> Identity:
@@ -72,5 +72,5 @@ def _identify(resources: Resources, scheme: str, token: str, device_id: str) -> 
     raise AuthenticationError(_HINT)
 
 
-Controller = Annotated[str, Depends(_controller)]
-"""The device that asks, by its id."""
+Controller = Annotated[Identity, Depends(_controller)]
+"""The device that asks."""

@@ -48,7 +48,6 @@ _FOLLOWING: Final = {
 """Rule 5."""
 _SUFFIX: Final = {b"07070": ".swu", b"hsqs": ".raucb", b"PK": ".zip"}
 """By magic: cpio, squashfs, zip."""
-MAGIC_BYTES: Final = 6
 _UNPRINTABLE: Final = re.compile(r"[\x00-\x1f\x7f\s]+")
 
 
@@ -60,6 +59,8 @@ class Action:
     rollout_id: UUID
     state: State
     confirmed_at: datetime | None
+    device_model: str
+    kind: str
     name: str
     version: str
     sha256: str

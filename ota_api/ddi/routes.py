@@ -14,10 +14,10 @@ from ota_api.ddi.schemas import (
     DeploymentBase,
     Feedback,
 )
-from ota_api.ddi.service import Actions
-from ota_api.downloads import StoredFile, send_file
+from ota_api.ddi.service import Actions, file_of
+from ota_api.delivery.service import send_file
+from ota_api.releases.counting import count_download
 from ota_api.resources import Opened, Transaction
-from zenthos_core import lake
 from zenthos_core.errors import NotFoundError
 
 PREFIX: Final = "/{tenant}/controller/v1/{controller_id}"
@@ -45,20 +45,23 @@ _BINARY: Final[dict[int | str, dict[str, Any]]] = {
 ActionId = Annotated[int, Path(ge=1, le=2**63 - 1)]
 FileName = Annotated[str, Path(max_length=200)]
 Changes = Annotated[str | None, Query(alias="c", max_length=32, description="Ignored.")]
+Redirect = Annotated[
+    bool, Query(description="False for clients that cannot follow to another server.")
+]
 Messages = Annotated[
     int, Query(alias="actionHistory", description="Most messages; negative for all there are.")
 ]
 
 
 async def _actions(
-    device_id: Controller,
+    device: Controller,
     resources: Opened,
     connection: Transaction,
     tenant: TenantPath,
     controller_id: ControllerPath,
 ) -> Actions:
     base = f"{resources.settings.ota_url.rstrip('/')}/{tenant}/controller/v1/{controller_id}"
-    return Actions(resources, connection, device_id, base)
+    return Actions(resources, connection, device.subject, base)
 
 
 DeviceActions = Annotated[Actions, Depends(_actions)]
@@ -128,18 +131,24 @@ async def get_md5sum(actions: DeviceActions, module_id: ActionId, filename: File
 
 
 async def download(
+    *,
     request: Request,
+    device: Controller,
     actions: DeviceActions,
     resources: Opened,
     module_id: ActionId,
     filename: FileName,
+    redirect: Redirect = True,
 ) -> Response:
     """The file, or the range asked for."""
     action = await actions.artifact(module_id, filename)
     if request.method == "GET":
         await actions.begin_download(action)
-    file = StoredFile(lake.FIRMWARE, action.object_key, action.size_bytes, action.sha256, True)
-    return await send_file(request, resources.store, file)
+    sent = await send_file(
+        request, resources.deliveries, file_of(action), device, redirect=redirect
+    )
+    count_download(request, sent, action.kind, action.device_model)
+    return sent
 
 
 _options: dict[str, Any] = {"response_class": Response, "responses": _BINARY}

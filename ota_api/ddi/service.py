@@ -4,11 +4,9 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Final
 
-from anyio import to_thread
 from psycopg import AsyncConnection
 
 from ota_api.ddi.mapping import (
-    MAGIC_BYTES,
     PART,
     VERSION_ATTRIBUTE,
     Action,
@@ -41,6 +39,7 @@ from ota_api.ddi.schemas import (
     Polling,
     StopId,
 )
+from ota_api.delivery.blocks import StoredFile
 from ota_api.releases.check_in import Question, find_offer
 from ota_api.releases.entitlement import Denied
 from ota_api.releases.repository import FIRMWARE_KINDS, Slot
@@ -59,6 +58,11 @@ _STATUS: Final = {
     State.ABORTED: "CANCELED",
 }
 """hawkBit's words; the others are errors."""
+
+
+def file_of(action: Action) -> StoredFile:
+    """Where the store has it."""
+    return StoredFile(lake.FIRMWARE, action.object_key, action.size_bytes, action.sha256, True)
 
 
 class Actions:
@@ -231,24 +235,20 @@ class Actions:
         )
 
     async def _filename(self, action: Action) -> str:
-        return action.filename(await to_thread.run_sync(self._head, action.object_key))
-
-    def _head(self, object_key: str) -> bytes:
-        with self._resources.store.open(lake.FIRMWARE, object_key) as stored:
-            return stored.read(MAGIC_BYTES)
+        return action.filename(await self._resources.deliveries.blocks.get(file_of(action), 0))
 
     async def _artifact(self, action: Action) -> Artifact:
         filename = await self._filename(action)
         href = f"{self._base}/softwaremodules/{action.id}/artifacts/{filename}"
-        file, md5sum = Link(href=href), Link(href=f"{href}.MD5SUM")
+        md5sum = Link(href=f"{href}.MD5SUM")
         return Artifact(
             filename=filename,
             hashes=Hashes(sha1=action.sha1, md5=action.md5, sha256=action.sha256),
             size=action.size_bytes,
             links={
-                "download": file,
+                "download": Link(href=href),
                 "md5sum": md5sum,
-                "download-http": file,
+                "download-http": Link(href=f"{href}?redirect=false"),
                 "md5sum-http": md5sum,
             },
         )

@@ -28,8 +28,10 @@ from ota_api.releases.entitlement import (
 )
 from ota_api.releases.repository import Slot
 from ota_api.rollouts.offers import Deployment, Offer, record_offer
+from ota_api.standing import check_device
 from zenthos_core.errors import BusyError, PermissionDeniedError
 from zenthos_core.signing import ReleaseKey
+from zenthos_core.tokens import Identity
 
 TRIES: Final = 5
 """Each takes a change of the catalogue between two statements."""
@@ -80,6 +82,8 @@ class Question:
     version: str | None
     keys: Sequence[ReleaseKey]
     now: float
+    identity: Identity | None = None
+    """Of a token that has been verified and may be void; None where the caller knows better."""
 
 
 async def find_offer(
@@ -87,9 +91,10 @@ async def find_offer(
 ) -> Entitled | Denied:
     """What the device is offered, with its deployment; recorded where it is new.
 
-    For callers that know that the device's credentials hold. The transaction is the caller's.
+    The transaction is the caller's, or there is none.
 
     Raises:
+        AuthenticationError: for a token that is void.
         PermissionDeniedError: for a device that is not in use, or of another model.
         BusyError: where the catalogue does not hold still.
     """
@@ -97,18 +102,18 @@ async def find_offer(
         catalogue = catalogues.current
         rollouts = catalogue.shelf(question.slot).rollout_ids
         asker = await read_asker(connection, question.device_id, rollouts)
-        decided = await answer(connection, catalogue, asker, question)
+        _check_device(asker, question)
+        decided = await _answer(connection, catalogue, asker, question)
         if decided is not None:
             return decided
         await catalogues.replace(catalogue)
     raise BusyError("releases change faster than they are read: try again in a moment")
 
 
-async def answer(
+async def _answer(
     connection: AsyncConnection, catalogue: Catalogue, asker: Asker | None, question: Question
 ) -> Entitled | Denied | None:
     """Rules 2 and 3; None where the catalogue has changed."""
-    _check_device(asker, question)
     if asker is None or asker.catalogue_version != catalogue.version:
         return None
     shelf = catalogue.shelf(question.slot)
@@ -122,6 +127,10 @@ def _check_device(asker: Asker | None, question: Question) -> None:
     name = question.device_id
     if asker is None:
         raise PermissionDeniedError(f"device {name} is not registered any more")
+    if question.identity is not None:
+        check_device(
+            question.identity, in_use=asker.in_use, tokens_valid_from=asker.tokens_valid_from
+        )
     if not asker.in_use:
         raise PermissionDeniedError(f"device {name} is decommissioned")
     own, asked = asker.device.device_model, question.slot.device_model

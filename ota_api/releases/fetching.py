@@ -5,12 +5,11 @@ from collections.abc import Awaitable, Callable
 import psycopg
 from psycopg import AsyncConnection
 
-from ota_api.releases.check_in import TRIES, Question, answer, read_asker
+from ota_api.releases.check_in import Question, find_offer
 from ota_api.releases.entitlement import Denied, Entitled, decide_for_user
-from ota_api.releases.repository import Slot
+from ota_api.releases.repository import FIRMWARE_KINDS, Slot
 from ota_api.resources import Resources
-from ota_api.standing import check_device, check_standing
-from zenthos_core.errors import BusyError
+from ota_api.standing import check_standing
 from zenthos_core.tokens import Identity, Role
 
 
@@ -27,34 +26,41 @@ async def fetch(
         return await _read(
             resources, lambda connection: _for_user(resources, connection, identity, slot, version)
         )
-    question = Question(
-        identity.subject,
-        slot,
-        version,
-        resources.trusted_keys.load().keys.keys,
-        resources.clock(),
-    )
+    question = _question(resources, identity.subject, slot, version, identity)
     found = await _read(
-        resources, lambda connection: _for_device(resources, connection, identity, question)
+        resources, lambda connection: find_offer(connection, resources.catalogues, question)
     )
     resources.seen.note(identity.subject, question.now)
     return found
 
 
-async def _for_device(
-    resources: Resources, connection: AsyncConnection, identity: Identity, question: Question
+async def offer_firmware(
+    resources: Resources, connection: AsyncConnection, device_id: str
 ) -> Entitled | Denied:
-    for _ in range(TRIES):
-        catalogue = resources.catalogues.current
-        rollouts = catalogue.shelf(question.slot).rollout_ids
-        asker = await read_asker(connection, question.device_id, rollouts)
-        if asker is not None:
-            check_device(identity, in_use=asker.in_use, tokens_valid_from=asker.tokens_valid_from)
-        decided = await answer(connection, catalogue, asker, question)
-        if decided is not None:
-            return decided
-        await resources.catalogues.replace(catalogue)
-    raise BusyError("releases change faster than they are read: try again in a moment")
+    """For protocols whose devices do not name their model; within the caller's transaction.
+
+    Raises:
+        PermissionDeniedError: for a device that is not in use.
+    """
+    cursor = await connection.execute(
+        "SELECT device_model FROM devices WHERE id = %s", (device_id,)
+    )
+    row = await cursor.fetchone()
+    slot = Slot(row[0] if row else "", FIRMWARE_KINDS)
+    question = _question(resources, device_id, slot)
+    resources.seen.note(device_id, question.now)
+    return await find_offer(connection, resources.catalogues, question)
+
+
+def _question(
+    resources: Resources,
+    device_id: str,
+    slot: Slot,
+    version: str | None = None,
+    identity: Identity | None = None,
+) -> Question:
+    keys = resources.trusted_keys.load().keys.keys
+    return Question(device_id, slot, version, keys, resources.clock(), identity)
 
 
 async def _for_user(

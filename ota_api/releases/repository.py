@@ -84,11 +84,11 @@ class ReleaseRepository:
     """Works within the transaction of its connection."""
 
     def __init__(self, connection: AsyncConnection) -> None:
-        self._connection = connection
+        self.connection = connection
 
     async def lock_publishing(self) -> None:
         """Wait for other publications; until the end of the transaction there is no other."""
-        await self._connection.execute("SELECT pg_advisory_xact_lock(%s)", (PUBLISH_LOCK,))
+        await self.connection.execute("SELECT pg_advisory_xact_lock(%s)", (PUBLISH_LOCK,))
 
     async def find(self, slot: Slot, version: str) -> Release | None:
         """One version; an expired one too, since a device may have to explain what it runs."""
@@ -99,7 +99,7 @@ class ReleaseRepository:
 
     async def newest_counter(self, device_models: Sequence[str], kind: str) -> int:
         """The highest release_counter of any of the models, 0 for none."""
-        cursor = await self._connection.execute(
+        cursor = await self.connection.execute(
             "SELECT coalesce(max(release_counter), 0) FROM release_targets"
             " WHERE device_model = ANY(%s) AND kind = %s",
             (list(device_models), kind),
@@ -130,7 +130,7 @@ class ReleaseRepository:
         }
         names, places = ", ".join(columns), ", ".join(f"%({c})s" for c in columns)
         query = f"INSERT INTO releases ({names}) VALUES ({places}) RETURNING id"
-        cursor = await self._connection.execute(query.encode(), columns)
+        cursor = await self.connection.execute(query.encode(), columns)
         row = await cursor.fetchone()
         assert row is not None, "INSERT … RETURNING returns a row"  # noqa: S101
         await self._insert_targets(row[0], manifest, keys)
@@ -139,7 +139,7 @@ class ReleaseRepository:
     async def _insert_targets(
         self, release_id: UUID, manifest: Manifest, keys: dict[str, str]
     ) -> None:
-        async with self._connection.cursor() as cursor:
+        async with self.connection.cursor() as cursor:
             await cursor.executemany(
                 "INSERT INTO release_targets (release_id, device_model, kind, name, version,"
                 " release_counter, object_key) VALUES (%s, %s, %s, %s, %s, %s, %s)",
@@ -158,6 +158,6 @@ class ReleaseRepository:
             )
 
     async def _one(self, query: str, parameters: dict[str, Any]) -> Release | None:
-        async with self._connection.cursor(row_factory=class_row(Release)) as cursor:
+        async with self.connection.cursor(row_factory=class_row(Release)) as cursor:
             await cursor.execute(query.encode(), parameters)
             return await cursor.fetchone()

@@ -7,13 +7,14 @@ from typing import Annotated, Any, Final, Literal
 from anyio import to_thread
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
-from opentelemetry import metrics
 from pydantic import ValidationError
 
 from ota_api.auth import KnownToken, Publisher, PublisherToken, Trail, User
-from ota_api.downloads import StoredFile, send_file, wants_binary
+from ota_api.delivery.blocks import StoredFile
+from ota_api.delivery.service import send_file, wants_binary
 from ota_api.fields import DeviceModelPath
 from ota_api.releases.answers import Nonce, answer_metadata, refuse, sign_check_in
+from ota_api.releases.counting import count_download
 from ota_api.releases.entitlement import Denied
 from ota_api.releases.fetching import fetch
 from ota_api.releases.metadata import binary_url
@@ -53,10 +54,6 @@ NonceQuery = Annotated[
         description="Of a device that asks for the latest: the answer is signed over it.",
     ),
 ]
-
-_downloads = metrics.get_meter(__name__).create_counter(
-    "zenthos.ota.firmware_downloads", description="Downloads begun, of firmware and models."
-)
 
 
 async def _read_publication(request: Request, _: PublisherToken) -> Publication:
@@ -194,19 +191,17 @@ async def _answer(  # noqa: PLR0917 - all that two routes have in common
         raise refuse(offered, signed, is_device=is_device)
     if not wants_binary(request, download):
         return answer_metadata(request, offered, signed)
-    return await _send(request, resources, offered.release, latest=latest)
+    return await _send(request, resources, offered.release, identity, latest=latest)
 
 
 async def _send(
-    request: Request, resources: Resources, release: Release, *, latest: bool
+    request: Request, resources: Resources, release: Release, identity: Identity, *, latest: bool
 ) -> Response:
     file = StoredFile(
         lake.FIRMWARE, release.object_key, release.size_bytes, release.sha256, not latest
     )
-    sent = await send_file(request, resources.store, file)
-    begins = sent.headers.get("content-range", "bytes 0-").startswith("bytes 0-")
-    if request.method == "GET" and sent.status_code in {200, 206} and begins:
-        _downloads.add(1, {"kind": release.kind, "device_model": release.device_model})
+    sent = await send_file(request, resources.deliveries, file, identity)
+    count_download(request, sent, release.kind, release.device_model)
     return sent
 
 

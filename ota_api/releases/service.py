@@ -13,6 +13,7 @@ A publication is accepted by these rules, in this order (1 to 3 in zenthos_core.
 """
 
 import hashlib
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Final
 
@@ -30,6 +31,8 @@ from ota_api.releases.repository import (
 )
 from ota_api.releases.schemas import Publication
 from ota_api.resources import Resources
+from ota_api.rollouts.implicit import begin_implicit
+from ota_api.rollouts.repository import RolloutRepository
 from zenthos_core import lake
 from zenthos_core.blobs import BlobStore
 from zenthos_core.errors import (
@@ -88,7 +91,17 @@ async def publish(
         for key in keys.values():
             await to_thread.run_sync(store, key)
     chosen = publication.model_dump(include={"required", "rollout_percentage", "release_notes"})
-    await releases.insert(signed, manifest, keys, {**chosen, "published_by": publisher.subject})
+    release_id = await releases.insert(
+        signed, manifest, keys, {**chosen, "published_by": publisher.subject}
+    )
+    await begin_implicit(
+        RolloutRepository(releases.connection),
+        release_id,
+        manifest.device_models,
+        publication.rollout_percentage,
+        by=publisher.subject,
+        now=datetime.fromtimestamp(resources.clock(), UTC),
+    )
     await trail.record(
         Action.RELEASE_PUBLISH,
         f"release {manifest.name} {manifest.version}",

@@ -15,6 +15,7 @@ import uvicorn
 from pydantic import SecretStr
 
 from ota_api.app import create_app
+from ota_api.server import server_config
 from tests.conftest import migrated_database
 from tests.ota_api.releases import Signer
 from tests.servers import MotoServer, PostgresServer, find_free_port
@@ -33,10 +34,7 @@ DEVICE_MODEL = "esp32-s3"
 def serving(settings: Settings) -> Iterator[None]:
     """The server in a thread, ready to answer."""
     app = create_app(settings)
-    config = uvicorn.Config(
-        app, host="127.0.0.1", port=settings.ota_port, log_config=None, access_log=False
-    )
-    server = uvicorn.Server(config)
+    server = uvicorn.Server(server_config(app, settings))
     thread = threading.Thread(target=server.run)
     thread.start()
     try:

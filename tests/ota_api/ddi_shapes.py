@@ -21,7 +21,8 @@ def _object(required: dict[str, Any], **optional: Any) -> dict[str, Any]:
 
 TEXT: Final = {"type": "string", "minLength": 1}
 ID: Final = {"type": "string", "pattern": "^[1-9][0-9]*$"}
-LINK: Final = _object({"href": {"type": "string", "pattern": "^https?://[^?]+(\\?c=[0-9]+)?$"}})
+HREF: Final = r"^https?://[^?]+(\?c=[0-9]+|\?redirect=false)?$"
+LINK: Final = _object({"href": {"type": "string", "pattern": HREF}})
 HANDLING: Final = {"enum": ["skip", "attempt", "forced"]}
 
 

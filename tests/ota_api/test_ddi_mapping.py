@@ -29,6 +29,8 @@ PENDING = Action(
     rollout_id=UUID(int=1),
     state=State.PENDING,
     confirmed_at=None,
+    device_model=MODEL,
+    kind="firmware-bundle",
     name="gateway",
     version="v1.2.0",
     sha256="ab" * 32,
