@@ -22,8 +22,8 @@ MOST_ACTIONS: Final = 50
 
 _ACTION: Final = (
     "SELECT d.id, d.rollout_id, d.state, d.confirmed_at, t.device_model, r.kind, r.name,"
-    " r.version, r.sha256, r.sha1, r.md5, r.size_bytes, r.required, t.object_key, coalesce(e.begun, false) AS begun,"
-    " coalesce(e.answered, false) AS cancel_answered,"
+    " r.version, r.sha256, r.sha1, r.md5, r.size_bytes, r.required, t.object_key,"
+    " coalesce(e.begun, false) AS begun, coalesce(e.answered, false) AS cancel_answered,"
     " coalesce(e.rejected, false) AS cancel_rejected"
     " FROM deployments d JOIN rollouts o ON o.id = d.rollout_id"
     " JOIN release_targets t ON t.release_id = o.release_id AND t.device_model = o.device_model"

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.ota_api.conftest import Ota, running_ota
+from tests.ota_api.conftest import Ota, on_s3, running_ota
 from tests.ota_api.ddi import DdiDevice, publish, wait_for
+from tests.servers import MotoServer
 from tests.swupdate import Swupdate
+from zenthos_core.blobs.s3 import Place
 from zenthos_core.settings import Settings
 
 PAYLOAD = b"the software of a gateway\n" * 400
@@ -81,3 +83,18 @@ def test_an_aborted_rollout_stops_the_download(fast_ota: Ota, gateway: Swupdate)
         wait_for(lambda: "cancelAction" not in device.links(), gateway)
     assert device.state() == "aborted"
     assert not gateway.target.exists()
+
+
+def test_the_download_is_followed_to_s3(
+    ota_settings: Settings, s3: MotoServer, s3_place: Place, gateway: Swupdate
+) -> None:
+    settings = on_s3(ota_settings, s3, s3_place)
+    with running_ota(settings.model_copy(update={"ddi_poll_interval_s": 1})) as ota:
+        device = DdiDevice(ota)
+        publish(ota, gateway.image("v1.2.0", PAYLOAD))
+        links = device.action()["deployment"]["chunks"][0]["artifacts"][0]["_links"]
+        assert device.send("GET", links["download"]["href"]).status_code == 302
+        assert device.send("GET", links["download-http"]["href"]).status_code == 200
+        with gateway.running(configured(ota, gateway), f"-k {device.token}"):
+            wait_for(lambda: "pending testing" in gateway.log, gateway)
+    assert gateway.target.read_bytes() == PAYLOAD
