@@ -3,8 +3,10 @@
 RAUC: src/hawkbit-client.c. Zephyr: subsys/mgmt/hawkbit/hawkbit.c, with the sizes of its buffers.
 """
 
+import configparser
 import hashlib
 import re
+from pathlib import Path
 from typing import Any
 
 from tests.ota_api.conftest import Ota
@@ -12,11 +14,21 @@ from tests.ota_api.ddi import DdiDevice, publish
 
 BUNDLE = b"hsqs" + b"a squashfs as far as its magic\n" * 5_000
 JSON = "application/json;charset=UTF-8"
+DDI_MD = Path(__file__).parents[2] / "docs/reference/ddi.md"
 TIME = "20261128T120000"
 
 
 class Rauc(DdiDevice):
-    """rauc-hawkbit-updater: any status but 200 is an error to it."""
+    """rauc-hawkbit-updater as documented: any status but 200 is an error to it."""
+
+    def __init__(self, ota: Ota) -> None:
+        [text] = re.findall(r"```ini\n(.*?)```", DDI_MD.read_text(), re.DOTALL)
+        configuration = configparser.ConfigParser()
+        configuration.read_string(text)
+        client = configuration["client"]
+        super().__init__(ota, client["target_name"])
+        self.path = f"/{client['tenant_id']}/controller/v1/{client['target_name']}"
+        self.attributes = dict(configuration["device"])
 
     def request(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
         options = {"json": body, "headers": {"Accept": JSON, "Content-Type": JSON}}
@@ -34,7 +46,8 @@ class Rauc(DdiDevice):
 
     def identify(self, **attributes: str) -> None:
         status = {"result": {"finished": "success"}, "execution": "closed"}
-        self.request("PUT", "/configData", {"time": TIME, "status": status, "data": attributes})
+        data = self.attributes | attributes
+        self.request("PUT", "/configData", {"time": TIME, "status": status, "data": data})
 
     def begin(self) -> str:
         """Up to the installation: the action's id."""
@@ -63,7 +76,7 @@ def test_rauc_installs_reboots_and_tells_its_version(ota: Ota) -> None:
     publish(ota, BUNDLE)
     device = Rauc(ota)
     assert "configData" in device.links()
-    device.identify(firmware_version="v1.1.0", serial="T-1000")
+    device.identify(firmware_version="v1.1.0")
     action_id = device.begin()
     device.progress(action_id, "Installing: 20% Determining slot states")
     assert device.state() == "installing"
@@ -73,7 +86,7 @@ def test_rauc_installs_reboots_and_tells_its_version(ota: Ota) -> None:
     )
     assert set(device.links()) == {"configData", "installedBase"}
     assert (device.state(), device.runs()) == ("rebooting", "v1.1.0")
-    device.identify(firmware_version="v1.2.0")
+    device.identify()
     assert (device.state(), device.runs()) == ("success", "v1.2.0")
     installed = device.request("GET", device.links()["installedBase"])
     assert installed["id"] == action_id

@@ -1,11 +1,15 @@
 """Debian's SWUpdate 2022.12 in hawkBit's mode against the real server."""
 
+import os
 import re
+import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.conftest import unavailable
 from tests.ota_api.conftest import Ota, on_s3, running_ota
 from tests.ota_api.ddi import DdiDevice, publish, wait_for
 from tests.servers import MotoServer
@@ -31,18 +35,23 @@ def gateway(swupdate_root: Path) -> Iterator[Swupdate]:
     gateway.remove()
 
 
+def documented(language: str) -> list[str]:
+    """Blocks of the documentation in a language."""
+    return re.findall(rf"```{language}\n(.*?)```", DDI_MD.read_text(), re.DOTALL)
+
+
 def configured(ota: Ota, gateway: Swupdate, version: str = "v1.1.0") -> str:
     """The configuration of the documentation, of this machine when it runs that version."""
-    [text] = re.findall(r"```libconfig\n(.*?)```", DDI_MD.read_text(), re.DOTALL)
+    [text] = documented("libconfig")
     changes = {
         "https://ota.example.org": ota.settings.ota_url,
         "/etc/swupdate/vendor.pem": str(gateway.vendor.certificate),
         "v1.2.0": version,
     }
-    for documented, own in changes.items():
-        assert documented in text
-        text = text.replace(documented, own)
-    return str(text)
+    for told, own in changes.items():
+        assert told in text
+        text = text.replace(told, own)
+    return text
 
 
 def test_an_update_from_the_offer_to_its_proof(fast_ota: Ota, gateway: Swupdate) -> None:
@@ -98,3 +107,17 @@ def test_the_download_is_followed_to_s3(
         with gateway.running(configured(ota, gateway), f"-k {device.token}"):
             wait_for(lambda: "pending testing" in gateway.log, gateway)
     assert gateway.target.read_bytes() == PAYLOAD
+
+
+def test_a_token_renews_itself_as_documented(ota: Ota, tmp_path: Path) -> None:
+    if shutil.which("curl") is None:
+        unavailable("curl is missing")
+    device = DdiDevice(ota)
+    (tmp_path / "token").write_text(device.token)
+    script = documented("sh")[-1].replace("/var/lib/zenthos", str(tmp_path))
+    script = script.replace("https://ota.example.org", ota.settings.ota_url)
+    subprocess.run(["sh", "-eu", "-c", script], check=True, env={"PATH": os.environ["PATH"]})
+    renewed = (tmp_path / "token").read_text().strip()
+    assert renewed != device.token
+    device.headers = {"Authorization": f"TargetToken {renewed}"}
+    assert device.send("GET").status_code == 200
