@@ -13,11 +13,12 @@ from tests.conftest import migrated_database
 from tests.ota_api.conftest import Ota, make_ota_settings, running_ota
 from tests.ota_api.ddi import GATEWAY, MODEL, DdiDevice, publish
 from tests.servers import PostgresServer
+from tests.swupdate import cpio
 from zenthos_core.database import Database
 from zenthos_core.tokens import Role
 
 GATEWAY_TOKEN = "a-secret-that-stands-for-every-device"
-BUNDLE = b"070702" + b"a cpio as far as its magic\n" * 5_000
+BUNDLE = cpio({"sw-description": b"software = {};\n", "payload": b"of a gateway\n" * 9_000})
 PROCEEDING = {"status": {"execution": "proceeding", "result": {"finished": "none"}}}
 
 
@@ -171,6 +172,35 @@ def test_the_history_of_an_action(device: DdiDevice) -> None:
         path = f"/deploymentBase/{action_id}?actionHistory={most}"
         assert len(device.send("GET", path).json()["actionHistory"]["messages"]) >= count
     assert "actionHistory" not in device.send("GET", f"/deploymentBase/{action_id}").json()
+
+
+def test_a_newer_release_waits_until_the_older_is_stopped(ota: Ota) -> None:
+    publish(ota, BUNDLE)
+    device = DdiDevice(ota)
+    older = device.action()
+    device.feedback(older["id"], "proceeding")
+    newer = cpio({"sw-description": b"software = {};\n", "payload": b"newer\n"})
+    publish(ota, newer, "v1.3.0", required=True)
+    assert set(device.links()) == {"cancelAction", "configData"}
+    cancel = device.send("GET", device.links()["cancelAction"]).json()
+    assert cancel == {"id": older["id"], "cancelAction": {"stopId": older["id"]}}
+    assert device.send("GET", f"/deploymentBase/{older['id']}").status_code == 404
+    assert device.feedback(older["id"], "proceeding").status_code == 410
+    device.feedback(older["id"], "scheduled", of="cancelAction")
+    assert "cancelAction" in device.links(), "a device that has not answered yet"
+    device.feedback(older["id"], "closed", "success", of="cancelAction")
+    offered = device.action()
+    assert offered["deployment"]["chunks"][0]["version"] == "v1.3.0"
+    handlings = [a["deployment"]["update"] for a in (older, offered)]
+    assert handlings == ["attempt", "forced"]
+
+
+def test_a_device_that_will_not_is_not_asked_again(device: DdiDevice) -> None:
+    action_id = device.action()["id"]
+    assert device.feedback(action_id, "canceled", "none", "not now").status_code == 200
+    assert (device.state(), device.state("reason")) == ("aborted", "not now")
+    assert device.feedback(action_id, "canceled").status_code == 200
+    assert set(device.links()) == {"configData"}
 
 
 def test_a_device_with_telemetry_is_not_proven_by_its_word(ddi_ota: Ota, device: DdiDevice) -> None:
