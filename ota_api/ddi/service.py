@@ -106,15 +106,21 @@ class Actions:
             return None
         return found.deployment.id
 
+    async def _check_offered(self, action: Action) -> None:
+        if action.to_do and await self._check_in(action.device_model) != action.id:
+            raise GoneError(f"action {action.id} is not offered now: ask for what there is to do")
+
     async def deployment(self, action_id: int, messages: int) -> DeploymentBase:
         """An action in full.
 
         Raises:
             NotFoundError: where the device has none of that id, or it was taken back.
+        GoneError: where it is not offered any more, as when its key is not trusted any more.
         """
         action = await self._find(action_id)
         if action.state is State.ABORTED:
             raise NotFoundError(f"action {action_id} was cancelled: ask for what there is to do")
+        await self._check_offered(action)
         return await self._describe(action, messages)
 
     async def installed(self, action_id: int, messages: int) -> DeploymentBase:
@@ -138,13 +144,14 @@ class Actions:
 
         Raises:
             NotFoundError: for another name.
-            GoneError: once the action has ended without success.
+            GoneError: once the action has ended without success, or is not offered any more.
         """
         action = await self._find(module_id)
         if filename != await self._filename(action):
             raise NotFoundError(f"no {filename} in software module {module_id}")
         if not (action.to_do or action.installed):
             raise GoneError(f"action {module_id} has ended: it is {action.state}")
+        await self._check_offered(action)
         return action
 
     async def begin_download(self, action: Action) -> None:

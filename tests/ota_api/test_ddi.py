@@ -195,6 +195,23 @@ def test_a_newer_release_waits_until_the_older_is_stopped(ota: Ota) -> None:
     assert handlings == ["attempt", "forced"]
 
 
+def test_an_action_of_a_paused_rollout_goes_on_only_where_it_has_begun(ota: Ota) -> None:
+    publish(ota, BUNDLE)
+    begun, waiting = DdiDevice(ota, "gateway-1"), DdiDevice(ota, "gateway-2")
+    begun.feedback(begun.action()["id"], "proceeding")
+    known = {device: device.action()["id"] for device in (begun, waiting)}
+    rollout = begun.state("rollout_id")
+    assert ota.send("POST", f"/rollouts/{rollout}/pause", json={}).status_code == 200
+    for device, status in ((begun, 200), (waiting, 410)):
+        assert ("deploymentBase" in device.links()) is (status == 200)
+        for path in (
+            f"/deploymentBase/{known[device]}",
+            f"/softwaremodules/{known[device]}/artifacts/gateway-v1.2.0.swu",
+        ):
+            assert device.send("GET", path).status_code == status
+    assert waiting.state() == "pending"
+
+
 def test_a_device_that_will_not_is_not_asked_again(device: DdiDevice) -> None:
     action_id = device.action()["id"]
     assert device.feedback(action_id, "canceled", "none", "not now").status_code == 200
