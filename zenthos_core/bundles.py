@@ -3,7 +3,8 @@
 Rules:
 
 1. A bundle is what its first bytes say: a zip (of files for a device of ours), an SWUpdate archive
-   (.swu, cpio newc or crc) or a RAUC bundle (squashfs). Anything else is refused.
+   (.swu, cpio newc or crc), a RAUC bundle (squashfs) or an image for MCUboot, as Zephyr boots.
+   Anything else is refused.
 2. Names in a zip or .swu are relative paths of at most 200 printable characters, without `.`, `..`,
    empty parts, backslashes and colons; no name comes twice, whatever its case, and none lies below
    a file.
@@ -50,6 +51,7 @@ class Format(StrEnum):
     ZIP = ".zip"
     SWU = ".swu"
     RAUC = ".raucb"
+    MCUBOOT = ".bin"
 
 
 _MAGIC: Final = {
@@ -57,6 +59,7 @@ _MAGIC: Final = {
     b"070701": Format.SWU,
     b"070702": Format.SWU,
     b"hsqs": Format.RAUC,
+    b"\x3d\xb8\xf3\x96": Format.MCUBOOT,
 }
 
 
@@ -68,7 +71,7 @@ class Entry(NamedTuple):
 
 
 class Bundle(NamedTuple):
-    """What a bundle is; a RAUC bundle's files are its installer's to see."""
+    """What a bundle is; what is in a RAUC bundle or an image is their installers' to see."""
 
     format: Format
     entries: list[Entry]
@@ -82,10 +85,10 @@ def check_bundle(file: BinaryIO) -> Bundle:
     found = next((kind for magic, kind in _MAGIC.items() if begin.startswith(magic)), None)
     if found is None:
         raise ManifestError(
-            "a firmware-bundle is a zip, an SWUpdate archive (.swu) or a RAUC bundle (.raucb):"
-            " this is none of them, by its first bytes"
+            "a firmware-bundle is a zip, an SWUpdate archive (.swu), a RAUC bundle (.raucb) or an"
+            " image for MCUboot: this is none of them, by its first bytes"
         )
-    if found is Format.RAUC:
+    if found in {Format.RAUC, Format.MCUBOOT}:
         return Bundle(found, [])
     entries = list(_check_zip(file, size) if found is Format.ZIP else _check_cpio(file, size))
     return Bundle(found, entries)

@@ -188,6 +188,26 @@ class Settings(BaseSettings):
     ota_slow_after_s: Annotated[float, Field(gt=0)] = Field(
         30, description="Seconds that a client may stall before that rate counts."
     )
+    github_webhook_secret: SecretStr = Field(
+        SecretStr(""), description="Secret of GitHub's webhook; without one, it is not heard."
+    )
+    github_webhook_previous_secret: SecretStr = Field(
+        SecretStr(""), description="The one before it, while the secret is replaced."
+    )
+    github_asset_hosts: str = Field(
+        "github.com,api.github.com,objects.githubusercontent.com,"
+        "release-assets.githubusercontent.com",
+        description="Hosts (https) or origins that assets of releases may be fetched from.",
+    )
+    github_token: SecretStr = Field(
+        SecretStr(""), description="Token for assets of private repositories; told to GitHub alone."
+    )
+    github_rollout_percentage: Annotated[int, Field(ge=0, le=100)] = Field(
+        100, description="Devices that a release from GitHub is offered to at once."
+    )
+    github_retry_s: Annotated[float, Field(gt=0, le=300)] = Field(
+        5, description="Seconds before assets are asked for again; twice as long each time."
+    )
     token_private_key_file: Path = Field(
         Path(".zenthos/keys/token.pem"), description="ES256 key that signs tokens (OTA server)."
     )
