@@ -13,6 +13,7 @@ from tests.ota_api.conftest import Ota
 from tests.ota_api.ddi import DdiDevice, publish
 
 BUNDLE = b"hsqs" + b"a squashfs as far as its magic\n" * 5_000
+IMAGE = b"\x3d\xb8\xf3\x96" + b"an image for MCUboot as far as its magic\n" * 5_000
 JSON = "application/json;charset=UTF-8"
 DDI_MD = Path(__file__).parents[2] / "docs/reference/ddi.md"
 TIME = "20261128T120000"
@@ -202,9 +203,9 @@ class Zephyr(DdiDevice):
 
 
 def test_zephyr_installs_and_closes_after_its_reboot(ota: Ota) -> None:
-    publish(ota, BUNDLE)
+    publish(ota, IMAGE)
     device = Zephyr(ota)
-    assert device.probe() == BUNDLE
+    assert device.probe() == IMAGE
     assert device.state() == "downloading"
     assert device.probe() is None
     assert device.state() == "rebooting"
@@ -214,7 +215,7 @@ def test_zephyr_installs_and_closes_after_its_reboot(ota: Ota) -> None:
 
 
 def test_zephyr_confirms_a_cancellation(ota: Ota) -> None:
-    publish(ota, BUNDLE)
+    publish(ota, IMAGE)
     device = Zephyr(ota)
     device.probe()
     device.abort_rollout()
