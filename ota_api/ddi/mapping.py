@@ -9,7 +9,8 @@
    installed the release and says it runs it. DDI has no hash of what runs; the signed one counts.
 4. `rejected` is a failure, `canceled` an abort by the device.
 5. `download` and `downloaded` are downloading; `proceeding` takes a pending deployment to
-   downloading and a downloading one to installing. Whatever else comes is a sign of life.
+   downloading and a downloading one to installing. Whatever else comes while it is open is a sign
+   of life.
 6. A failure's stage is what the deployment was at; its reason is what the device says, on one line
    of at most 500 characters. SWUpdate says why beforehand: lines of its progress that begin with
    ERROR are kept, and the last of them lead the reason.
@@ -81,7 +82,7 @@ class Action:
     @property
     def to_do(self) -> bool:
         """Whether the device has not closed it."""
-        return self.state in OPEN and self.confirmed_at is None
+        return self.state in OPEN and not self.unproven
 
     @property
     def to_cancel(self) -> bool:
@@ -155,10 +156,10 @@ def claim_of(action: Action, feedback: Feedback, logged: str | None = None) -> C
         return Claim(State.FAILURE, stage, reason_of(status, logged))
     if status.execution == "closed":
         booted = Claim(State.SUCCESS, version=action.version, sha256=action.sha256)
-        return booted if action.confirmed_at is None else None
+        return None if action.unproven else booted
     if status.execution == "canceled":
         return Claim(State.ABORTED, stage, reason_of(status))
-    if action.state is State.ABORTED:
+    if action.state not in OPEN:
         return None
     return Claim(_FOLLOWING.get((action.state, status.execution), action.state))
 

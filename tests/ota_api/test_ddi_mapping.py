@@ -68,6 +68,8 @@ def test_rule_1_nothing_that_is_not_offered_or_closed_is_linked() -> None:
     closed = at("rebooting", confirmed_at=NOW)
     assert "deploymentBase" not in links([closed], 7, TOLD)
     assert links([closed], 7, TOLD)["installedBase"] is closed
+    again = at("pending", confirmed_at=NOW)  # superseded after it was closed, offered once more
+    assert "deploymentBase" in links([again], 7, TOLD)
     assert links([at("rebooting")], 7, TOLD).keys() == {"deploymentBase"}
 
 
@@ -98,6 +100,7 @@ def test_rule_2_what_was_taken_back_may_still_be_closed() -> None:
     assert not is_over(stubborn, said("proceeding"))
     assert claim_of(stubborn, said("resumed")) is None
     assert not is_over(at("timed_out"), said("proceeding"))
+    assert claim_of(at("timed_out"), said("proceeding")) is None
 
 
 @pytest.mark.parametrize("finished", ["success", "none"])
