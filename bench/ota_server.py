@@ -45,20 +45,23 @@ class OtaServer:
     server: Server
     port: int
     keys: Path
+    database_url: str
 
     def device_token(self, number: int) -> str:
         """Of one of its devices."""
         return self._token(f"bench-{number:05}", Role.DEVICE, "read")
 
-    def publish(self, number: int, binary: bytes) -> str:
-        """Publish a model for all devices; gives the path at which its binary is."""
+    def publish(
+        self, number: int, binary: bytes, *, name: str | None = None, percentage: int = 100
+    ) -> str:
+        """Publish a model for that share of the devices; gives the path at which its binary is."""
         private = read_key(self.keys / "model.key")
         now = int(time.time())
         sha256 = hashlib.sha256(binary).hexdigest()
         manifest = Manifest(
             spec_version=1,
             kind="model",
-            name=f"{MODEL_NAME}-{number}",
+            name=name or f"{MODEL_NAME}-{number}",
             version=f"m-20261123-{sha256[:7]}",
             device_models=[DEVICE_MODEL],
             chip="esp32s3",
@@ -77,6 +80,7 @@ class OtaServer:
             "manifest": b64encode(signed.manifest).decode(),
             "signature": b64encode(signed.signature).decode(),
             "binary_data": b64encode(binary).decode(),
+            "rollout_percentage": percentage,
         }
         headers = {"Authorization": f"Bearer {self._token('bench', Role.ADMIN, 'publish')}"}
         url = f"http://127.0.0.1:{self.port}/models/publish"
@@ -138,4 +142,4 @@ def running_ota(
             connection.execute("ANALYZE devices")
         stack.callback(server.stop)
         server.start()
-        yield OtaServer(server, port, keys)
+        yield OtaServer(server, port, keys, url)

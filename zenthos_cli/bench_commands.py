@@ -96,6 +96,21 @@ def etl(
 
 
 @app.command()
+def ota(
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds of each; medians count.")] = 5,
+    downloads: Annotated[
+        bool, typer.Option(help="Also downloads, against Starlette's FileResponse.")
+    ] = True,
+) -> None:
+    """Check-ins of 10,000 devices, against a FastAPI route that does one SELECT; downloads."""
+    import msgspec
+
+    from bench.ota import run_ota_bench
+
+    typer.echo(msgspec.json.encode(run_ota_bench(rounds=rounds, downloads=downloads)))
+
+
+@app.command()
 def archive(
     devices: Annotated[int, typer.Option(min=1, help="Simulated devices.")] = 300,
     interval: Annotated[int, typer.Option(min=1, max=3600, help="Seconds between readings.")] = 60,
