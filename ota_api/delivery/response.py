@@ -17,7 +17,7 @@ from ota_api.delivery.admission import Admission
 from ota_api.delivery.blocks import BLOCK_BYTES, BlockCache, StoredFile
 from ota_api.ranges import Part
 
-CONNECTION: Final = "zenthos.connection"
+CONNECTION: Final = "zenthos:connection"
 """The ASGI extension that holds the connection's transport."""
 
 FINISHED: Final = "finished"

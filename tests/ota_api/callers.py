@@ -3,6 +3,8 @@
 Each request is the first of its kind: what it names is new, and nobody has used it up.
 """
 
+import hashlib
+import hmac
 import secrets
 import time
 from collections.abc import Iterator
@@ -10,7 +12,7 @@ from typing import Any, NamedTuple
 
 import psycopg
 
-from tests.ota_api.conftest import DEVICE_MODEL, Ota
+from tests.ota_api.conftest import DEVICE_MODEL, HOOK_SECRET, Ota
 from tests.ota_api.releases import bundle
 from zenthos_core import passwords, tokens
 from zenthos_core.tokens import Role
@@ -189,6 +191,8 @@ class Requests:
             return {"json": {"data": {"board": "gateway"}}}
         if "rollout" in operation.path or operation.path.endswith("/update-status"):
             return self._rollout_body(operation)
+        if operation.path == "/hooks/github-release":
+            return _ping()
         if operation.path == "/devices/bulk":
             header = "device_id,device_model,device_type,farm_name"
             return {"content": f"{header}\nnew-{number},{DEVICE_MODEL},soil,North\n".encode()}
@@ -233,6 +237,14 @@ class Requests:
         with psycopg.connect(self._ota.settings.database_url.get_secret_value()) as connection:
             cursor = connection.execute(query.encode(), values)
             return iter(cursor.fetchall() if cursor.description else [])
+
+
+def _ping() -> dict[str, Any]:
+    """What GitHub sends first, with the HMAC that stands for a token."""
+    body = b'{"zen": "Keep it logically awesome."}'
+    digest = hmac.new(HOOK_SECRET.encode(), body, hashlib.sha256).hexdigest()
+    signature = {"X-GitHub-Event": "ping", "X-Hub-Signature-256": f"sha256={digest}"}
+    return {"content": body, "headers": signature}
 
 
 def random_secret() -> str:
