@@ -7,6 +7,7 @@ from typing import Final
 import uvicorn
 
 from ota_api.app import create_app
+from ota_api.patience import KEEP_ALIVE_S, PatientProtocol
 from ota_api.resources import TokenKeys
 from zenthos_core.errors import ConfigurationError
 from zenthos_core.observability import setup_logging, setup_telemetry
@@ -32,6 +33,9 @@ def main() -> int:
 def _serve(settings: Settings) -> int:
     config = uvicorn.Config(
         create_app(settings),
+        http=PatientProtocol,
+        timeout_keep_alive=KEEP_ALIVE_S,
+        limit_concurrency=settings.ota_max_connections,
         host=settings.ota_host,
         port=settings.ota_port,
         log_config=None,

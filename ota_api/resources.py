@@ -14,6 +14,8 @@ from psycopg_pool import AsyncConnectionPool
 from ota_api.devices.accounts import BrokerAccounts
 from ota_api.export.service import ExportSlots
 from ota_api.keys.service import TrustedKeyFile
+from ota_api.limits.counters import Counter, SharedStorage
+from ota_api.limits.rates import RateLimits
 from ota_api.throttle import Throttle
 from zenthos_core import lake, tokens
 from zenthos_core.blobs import BlobStore, store_of
@@ -73,10 +75,24 @@ class TokenKeys:
 class Throttles:
     """Failed attempts, counted for all requests; farms may have one address for many devices."""
 
-    login_by_account: Throttle = field(default_factory=lambda: Throttle("logins", 10, 900))
-    login_by_address: Throttle = field(default_factory=lambda: Throttle("logins", 50, 900))
-    claim_by_device: Throttle = field(default_factory=lambda: Throttle("claims", 10, 3600))
-    claim_by_address: Throttle = field(default_factory=lambda: Throttle("claims", 50, 3600))
+    login_by_account: Throttle
+    login_by_address: Throttle
+    claim_by_device: Throttle
+    claim_by_address: Throttle
+
+    @classmethod
+    def of(cls, clock: Callable[[], float], shared: SharedStorage | None) -> "Throttles":
+        """Counted with other workers where they share a storage."""
+
+        def throttle(what: str, by: str, most: int, window_s: int) -> Throttle:
+            return Throttle(what, most, Counter(f"failed-{what}-{by}", window_s, clock, shared))
+
+        return cls(
+            login_by_account=throttle("logins", "account", 10, 900),
+            login_by_address=throttle("logins", "address", 50, 900),
+            claim_by_device=throttle("claims", "device", 10, 3600),
+            claim_by_address=throttle("claims", "address", 50, 3600),
+        )
 
 
 @dataclass(frozen=True)
@@ -91,7 +107,8 @@ class Resources:
     accounts: BrokerAccounts
     exports: ExportSlots
     clock: Callable[[], float]
-    throttles: Throttles = field(default_factory=Throttles)
+    limits: RateLimits
+    throttles: Throttles
     hashing: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(HASHES_AT_A_TIME))
 
 
@@ -111,13 +128,26 @@ async def open_resources(
         settings.mqtt_password_file, settings.mqtt_pid_file, settings.mqtt_revocations_file
     )
     trusted = TrustedKeyFile(settings.trusted_keys_file, settings.root_public_key_file)
+    limits_url = settings.limits_url.get_secret_value()
+    shared = SharedStorage(limits_url) if limits_url else None
     async with _new_pool(settings.database_url.get_secret_value()) as pool:
         try:
             yield Resources(
-                settings, pool, store, token_keys, trusted, accounts, ExportSlots(), clock
+                settings,
+                pool,
+                store,
+                token_keys,
+                trusted,
+                accounts,
+                ExportSlots(),
+                clock,
+                limits=RateLimits.of(settings, clock, shared),
+                throttles=Throttles.of(clock, shared),
             )
         finally:
             await accounts.close()
+            if shared is not None:
+                await shared.close()
 
 
 def _new_pool(url: str) -> Pool:
