@@ -15,6 +15,7 @@ import uvicorn
 from pydantic import SecretStr
 
 from ota_api.app import create_app
+from ota_api.patience import KEEP_ALIVE_S, PatientProtocol
 from tests.conftest import migrated_database
 from tests.ota_api.releases import Signer
 from tests.servers import MotoServer, PostgresServer, find_free_port
@@ -34,7 +35,13 @@ def serving(settings: Settings) -> Iterator[None]:
     """The server in a thread, ready to answer."""
     app = create_app(settings)
     config = uvicorn.Config(
-        app, host="127.0.0.1", port=settings.ota_port, log_config=None, access_log=False
+        app,
+        host="127.0.0.1",
+        port=settings.ota_port,
+        http=PatientProtocol,
+        timeout_keep_alive=KEEP_ALIVE_S,
+        log_config=None,
+        access_log=False,
     )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)

@@ -46,7 +46,10 @@ def test_origins_that_are_named_may_read(ota_settings: Settings) -> None:
     ours = "https://farm.example.com"
     settings = ota_settings.model_copy(update={"ota_cors_origins": f"{ours}, http://a.test:8080"})
     with running_ota(settings) as ota:
-        asked = {"Access-Control-Request-Method": "GET", "Access-Control-Request-Headers": "Authorization"}
+        asked = {
+            "Access-Control-Request-Method": "GET",
+            "Access-Control-Request-Headers": "Authorization",
+        }
         allowed = ota.http.options("/devices", headers={"Origin": ours, **asked})
         assert allowed.headers["access-control-allow-origin"] == ours
         assert "access-control-allow-credentials" not in allowed.headers
@@ -90,8 +93,6 @@ def test_settings_that_are_refused(name: str, value: str) -> None:
 
 
 def test_query_with_nul(shared_ota: Ota) -> None:
-    answer = shared_ota.http.get(
-        "/devices?after=a%00b", headers=shared_ota.headers(Role.ADMIN)
-    )
+    answer = shared_ota.http.get("/devices?after=a%00b", headers=shared_ota.headers(Role.ADMIN))
     assert answer.status_code == 422
     assert answer.headers["content-type"] == "application/problem+json"

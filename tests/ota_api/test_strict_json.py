@@ -19,11 +19,15 @@ from zenthos_core.settings import Settings
 from zenthos_core.tokens import Role
 
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text(
-        st.characters(exclude_characters="\x00", exclude_categories=["Cs"])
-    ),
-    lambda inner: st.lists(inner) | st.dictionaries(
-        st.text(st.characters(exclude_characters="\x00", exclude_categories=["Cs"])), inner
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**53), 2**53)
+    | st.text(st.characters(exclude_characters="\x00", exclude_categories=["Cs"])),
+    lambda inner: (
+        st.lists(inner)
+        | st.dictionaries(
+            st.text(st.characters(exclude_characters="\x00", exclude_categories=["Cs"])), inner
+        )
     ),
 )
 
@@ -130,9 +134,7 @@ def test_a_body_that_does_not_come(monkeypatch: pytest.MonkeyPatch, gap_s: float
     assert error.value.status_code == 408
 
 
-def test_a_head_that_does_not_come(
-    ota_settings: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_head_that_does_not_come(ota_settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(patience, "HEAD_S", 0.4)
     with running_ota(ota_settings) as ota:
         whole = b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n"
