@@ -18,6 +18,10 @@ from ota_api.export.routes import router as export
 from ota_api.farms.routes import router as farms
 from ota_api.headers import ResponseHeaders
 from ota_api.health.routes import router as health
+from ota_api.hooks.routes import HOOK_PATH
+from ota_api.hooks.routes import router as hooks
+from ota_api.hooks.schemas import MAX_HOOK_BYTES
+from ota_api.hooks.worker import working
 from ota_api.keys.routes import router as keys
 from ota_api.openapi import document_problems
 from ota_api.problems import install_problem_handlers
@@ -35,6 +39,7 @@ from zenthos_core.settings import Settings
 _BODY_LIMITS: Final = {
     **dict.fromkeys(PUBLISH_PATHS, MAX_PUBLISH_BYTES),
     BULK_PATH: MAX_BULK_BYTES,
+    HOOK_PATH: MAX_HOOK_BYTES,
 }
 
 
@@ -43,7 +48,7 @@ def create_app(settings: Settings, clock: Callable[[], float] = time.time) -> Fa
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with open_resources(settings, clock) as resources:
+        async with open_resources(settings, clock) as resources, working(resources):
             app.state.resources = resources
             yield
 
@@ -61,7 +66,8 @@ def create_app(settings: Settings, clock: Callable[[], float] = time.time) -> Fa
     app.add_middleware(ResponseHeaders, https=https, shared=bool(settings.cors_origins))
     app.add_middleware(RequestRecorder)
     install_problem_handlers(app)
-    for router in (health, keys, sessions, farms, devices, releases, rollouts, export, audit):
+    routers = (health, keys, sessions, farms, devices, releases, rollouts, hooks, export, audit)
+    for router in routers:
         app.include_router(router)
     document_problems(app)
     return app

@@ -1,4 +1,4 @@
-"""Publishing and finding releases.
+"""Publishing releases.
 
 A publication is accepted by these rules, in this order (1 to 3 in zenthos_core.manifest):
 
@@ -31,6 +31,8 @@ from ota_api.releases.repository import (
 )
 from ota_api.releases.schemas import Publication
 from ota_api.resources import Resources
+from ota_api.rollouts.implicit import begin_implicit
+from ota_api.rollouts.repository import RolloutRepository
 from zenthos_core import lake
 from zenthos_core.blobs import BlobStore
 from zenthos_core.errors import (
@@ -38,7 +40,6 @@ from zenthos_core.errors import (
     ConflictError,
     ManifestError,
     NotFoundError,
-    PermissionDeniedError,
 )
 from zenthos_core.manifest import (
     Manifest,
@@ -48,9 +49,8 @@ from zenthos_core.manifest import (
     verify_manifest,
 )
 from zenthos_core.signing import TrustedKeys
-from zenthos_core.tokens import Identity, Role
+from zenthos_core.tokens import Identity
 
-LATEST: Final = "latest"
 LATEST_EXPIRY_S: Final = 4_102_444_800
 """The first second of 2100."""
 
@@ -91,36 +91,23 @@ async def publish(
         for key in keys.values():
             await to_thread.run_sync(store, key)
     chosen = publication.model_dump(include={"required", "rollout_percentage", "release_notes"})
-    await releases.insert(signed, manifest, keys, {**chosen, "published_by": publisher.subject})
+    release_id = await releases.insert(
+        signed, manifest, keys, {**chosen, "published_by": publisher.subject}
+    )
+    await begin_implicit(
+        RolloutRepository(releases.connection),
+        release_id,
+        manifest.device_models,
+        publication.rollout_percentage,
+        by=publisher.subject,
+        now=datetime.fromtimestamp(resources.clock(), UTC),
+    )
     await trail.record(
         Action.RELEASE_PUBLISH,
         f"release {manifest.name} {manifest.version}",
         after=_brief(manifest),
     )
     return await _find(releases, _slot(manifest, manifest.device_models[0]), manifest.version), True
-
-
-async def find_release(
-    resources: Resources,
-    releases: ReleaseRepository,
-    slot: Slot,
-    version: str,
-    identity: Identity,
-) -> Release:
-    """A version, or the newest that has not expired for `latest`.
-
-    Raises:
-        PermissionDeniedError: for a device that asks for another model's.
-        NotFoundError: where there is none.
-    """
-    await _check_eligible(releases, slot, identity)
-    if version != LATEST:
-        return await _find(releases, slot, version)
-    now = datetime.fromtimestamp(resources.clock(), UTC)
-    found = await releases.find_latest(slot, now)
-    if found is None:
-        raise NotFoundError(f"no release for {_describe(slot)} that has not expired: publish one")
-    return found
 
 
 def _brief(manifest: Manifest) -> dict[str, Any]:
@@ -179,20 +166,8 @@ async def _check_counter(releases: ReleaseRepository, manifest: Manifest) -> Non
 async def _find(releases: ReleaseRepository, slot: Slot, version: str) -> Release:
     release = await releases.find(slot, version)
     if release is None:
-        raise NotFoundError(f"no {version} is published for {_describe(slot)}")
+        raise NotFoundError(f"no {version} is published for {slot.describe()}")
     return release
-
-
-async def _check_eligible(releases: ReleaseRepository, slot: Slot, identity: Identity) -> None:
-    if identity.role is not Role.DEVICE:
-        return
-    own_model = await releases.device_model(identity.subject)
-    if own_model is None:
-        raise PermissionDeniedError(f"device {identity.subject} is not registered any more")
-    if own_model != slot.device_model:
-        raise PermissionDeniedError(
-            f"device {identity.subject} is a {own_model}: no {slot.device_model} release is for it"
-        )
 
 
 def _store_verified(store: BlobStore, key: str, *, binary: bytes) -> None:
@@ -214,8 +189,3 @@ def _slot(manifest: Manifest, device_model: str) -> Slot:
     if manifest.kind in MODEL_KINDS:
         return Slot(device_model, MODEL_KINDS, manifest.name)
     return Slot(device_model, FIRMWARE_KINDS)
-
-
-def _describe(slot: Slot) -> str:
-    what = f"model {slot.name}" if slot.name is not None else " or ".join(slot.kinds)
-    return f"{slot.device_model} ({what})"
