@@ -7,13 +7,13 @@ body is read, and never enough to act upon.
 from collections.abc import Awaitable, Callable
 from typing import Annotated, Any, Final
 
-from fastapi import Depends
+from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from opentelemetry import trace
 
 from ota_api.audit.repository import AuditRepository
 from ota_api.audit.service import Actor, AuditTrail
-from ota_api.resources import Opened, Transaction
+from ota_api.resources import Opened, Resources, Transaction
 from ota_api.standing import check_standing
 from zenthos_core.errors import AuthenticationError, PermissionDeniedError
 from zenthos_core.tokens import Identity, Role
@@ -28,17 +28,50 @@ _bearer = HTTPBearer(auto_error=False, bearerFormat="JWT")
 
 
 async def read_token(
+    request: Request,
     resources: Opened,
     credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
 ) -> Identity:
-    """The token's owner; AuthenticationError without a token that verifies."""
-    if credentials is None:
-        raise AuthenticationError("send a token: Authorization: Bearer <token>")
-    identity = resources.token_keys.verify(credentials.credentials)
+    """The token's owner, whose request is counted; the address's without a token that verifies.
+
+    Raises:
+        AuthenticationError: without a token that verifies.
+        ThrottledError: after too many requests.
+    """
+    identity = await verified_or_counted(
+        request, resources, credentials.credentials if credentials else None
+    )
     trace.get_current_span().set_attributes(
         {"enduser.id": identity.subject, "enduser.role": identity.role.value}
     )
     return identity
+
+
+async def verified_or_counted(
+    request: Request, resources: Resources, token: str | None
+) -> Identity:
+    """As read_token, for whoever has found the token elsewhere."""
+    try:
+        identity = _verify(resources, token)
+    except AuthenticationError:
+        await resources.limits.count_public(request.scope)
+        raise
+    await resources.limits.count(request.scope, identity)
+    return identity
+
+
+def _verify(resources: Resources, token: str | None) -> Identity:
+    if token is None:
+        raise AuthenticationError("send a token: Authorization: Bearer <token>")
+    return resources.token_keys.verify(token)
+
+
+async def _count_public(request: Request, resources: Opened) -> None:
+    await resources.limits.count_public(request.scope)
+
+
+PUBLIC: Final = [Depends(_count_public)]
+"""Dependencies of a route that takes no token: its requests are counted for the address."""
 
 
 def permit(*roles: Role, scope: str = READ) -> Callable[[Identity], Awaitable[Identity]]:
