@@ -16,6 +16,8 @@ from ota_api.delivery.service import Deliveries
 from ota_api.devices.accounts import BrokerAccounts
 from ota_api.export.service import ExportSlots
 from ota_api.keys.service import OnlineKey, TrustedKeyFile
+from ota_api.limits.counters import Counter, SharedStorage
+from ota_api.limits.rates import RateLimits
 from ota_api.releases.catalogue import CatalogueCache
 from ota_api.releases.seen import SeenDevices, flushing
 from ota_api.throttle import Throttle
@@ -78,10 +80,24 @@ class TokenKeys:
 class Throttles:
     """Failed attempts, counted for all requests; farms may have one address for many devices."""
 
-    login_by_account: Throttle = field(default_factory=lambda: Throttle("logins", 10, 900))
-    login_by_address: Throttle = field(default_factory=lambda: Throttle("logins", 50, 900))
-    claim_by_device: Throttle = field(default_factory=lambda: Throttle("claims", 10, 3600))
-    claim_by_address: Throttle = field(default_factory=lambda: Throttle("claims", 50, 3600))
+    login_by_account: Throttle
+    login_by_address: Throttle
+    claim_by_device: Throttle
+    claim_by_address: Throttle
+
+    @classmethod
+    def of(cls, clock: Callable[[], float], shared: SharedStorage | None) -> "Throttles":
+        """Counted with other workers where they share a storage."""
+
+        def throttle(what: str, by: str, most: int, window_s: int) -> Throttle:
+            return Throttle(what, most, Counter(f"failed-{what}-{by}", window_s, clock, shared))
+
+        return cls(
+            login_by_account=throttle("logins", "account", 10, 900),
+            login_by_address=throttle("logins", "address", 50, 900),
+            claim_by_device=throttle("claims", "device", 10, 3600),
+            claim_by_address=throttle("claims", "address", 50, 3600),
+        )
 
 
 @dataclass(frozen=True)
@@ -102,9 +118,10 @@ class Resources:
     exports: ExportSlots
     deliveries: Deliveries
     clock: Callable[[], float]
+    limits: RateLimits
+    throttles: Throttles
     hook_calls: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when GitHub has told of a release."""
-    throttles: Throttles = field(default_factory=Throttles)
     hashing: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(HASHES_AT_A_TIME))
 
 
@@ -124,6 +141,8 @@ async def open_resources(
         settings.mqtt_password_file, settings.mqtt_pid_file, settings.mqtt_revocations_file
     )
     trusted = TrustedKeyFile(settings.trusted_keys_file, settings.root_public_key_file)
+    limits_url = settings.limits_url.get_secret_value()
+    shared = SharedStorage(limits_url) if limits_url else None
     online = OnlineKey.read(settings.online_private_key_file)
     url = settings.database_url.get_secret_value()
     async with (
@@ -147,9 +166,13 @@ async def open_resources(
                     exports=ExportSlots(),
                     deliveries=Deliveries.of(settings, store),
                     clock=clock,
+                    limits=RateLimits.of(settings, clock, shared),
+                    throttles=Throttles.of(clock, shared),
                 )
         finally:
             await accounts.close()
+            if shared is not None:
+                await shared.close()
 
 
 def _new_pool(

@@ -140,7 +140,28 @@ class Requests:
             kind="model",
             table="ops/devices",
             rollout_id=self.rollout(operation)[0] if "{rollout_id}" in operation.path else "",
+            **self._ddi_parameters(operation, device_id),
         )
+
+    def _ddi_parameters(self, operation: Operation, device_id: str) -> dict[str, object]:
+        """Of hawkBit's device API: an action in the state that the route is for."""
+        if "{controller_id}" not in operation.path:
+            return {}
+        states = {"cancelAction": "aborted", "installedBase": "success"}
+        state = next((states[word] for word in states if word in operation.path), "pending")
+        [(action, name, version)] = self._execute(
+            "UPDATE deployments d SET state = %s FROM rollouts o JOIN releases r"
+            " ON r.id = o.release_id WHERE o.id = d.rollout_id AND o.id = %s AND d.device_id = %s"
+            " RETURNING d.id, r.name, r.version",
+            state, self.rollout(operation)[0], device_id,
+        )  # fmt: skip
+        return {
+            "tenant": "default",
+            "controller_id": device_id,
+            "action_id": action,
+            "module_id": action,
+            "filename": f"{name}-{version}.zip",
+        }
 
     def body(self, operation: Operation) -> dict[str, Any]:
         """What httpx sends; nothing for a route that takes no body."""
@@ -163,6 +184,11 @@ class Requests:
                 release_counter=self._next_counter("firmware-bundle") + 200,  # of `_new_release`
             ),
         }
+        if operation.path.endswith("/feedback"):
+            status = {"execution": "proceeding", "result": {"finished": "none"}}
+            return {"json": {"status": status}}
+        if operation.path.endswith("/configData"):
+            return {"json": {"data": {"board": "gateway"}}}
         if "rollout" in operation.path or operation.path.endswith("/update-status"):
             return self._rollout_body(operation)
         if operation.path == "/hooks/github-release":

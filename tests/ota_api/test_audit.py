@@ -31,9 +31,15 @@ ACTIONS = {
     "POST /rollouts/{rollout_id}/rollback": Action.ROLLOUT_ROLLBACK,
     "POST /rollouts/{rollout_id}/evaluate": Action.ROLLOUT_FINISH,
 }
-OWN_LOG = {"POST /devices/{device_id}/update-status", "POST /hooks/github-release"}
-"""What devices report is in deployment_events, step by step; what GitHub tells is in
-webhook_deliveries, and what is published for it in the audit log (test_hooks)."""
+OWN_LOG = {
+    "POST /devices/{device_id}/update-status",
+    "POST /hooks/github-release",
+    "POST /{tenant}/controller/v1/{controller_id}/deploymentBase/{action_id}/feedback",
+    "POST /{tenant}/controller/v1/{controller_id}/cancelAction/{action_id}/feedback",
+    "PUT /{tenant}/controller/v1/{controller_id}/configData",
+}
+"""What devices report is in deployment_events, step by step, and configData is their own; what GitHub
+tells is in webhook_deliveries, and what is published for it in the audit log (test_hooks)."""
 
 
 def connect(ota: Ota) -> psycopg.Connection:

@@ -23,6 +23,7 @@ WHO = {
 WHO["users, devices"] = WHO["users"] | {"device", "other device"}
 WHO["users, the device"] = WHO["users"] | {"device"}
 
+DDI = "/{tenant}/controller/v1/{controller_id}"
 MATRIX = {
     "GET /health": "anyone",
     "GET /health/ready": "anyone",
@@ -67,10 +68,21 @@ MATRIX = {
     "POST /hooks/github-release": "anyone",
     "GET /hooks/deliveries": "users",
     "GET /audit": "admin",
+    f"GET {DDI}": "the device",
+    f"GET {DDI}/deploymentBase/{{action_id}}": "the device",
+    f"POST {DDI}/deploymentBase/{{action_id}}/feedback": "the device",
+    f"GET {DDI}/installedBase/{{action_id}}": "the device",
+    f"GET {DDI}/cancelAction/{{action_id}}": "the device",
+    f"POST {DDI}/cancelAction/{{action_id}}/feedback": "the device",
+    f"PUT {DDI}/configData": "the device",
+    f"GET {DDI}/softwaremodules/{{module_id}}/artifacts": "the device",
+    f"GET {DDI}/softwaremodules/{{module_id}}/artifacts/{{filename}}": "the device",
+    f"GET {DDI}/softwaremodules/{{module_id}}/artifacts/{{filename}}.MD5SUM": "the device",
 }
 UNDOCUMENTED = {
     *("GET /docs", "GET /docs/oauth2-redirect", "GET /redoc", "GET /openapi.json"),
     *("HEAD /docs", "HEAD /docs/oauth2-redirect", "HEAD /redoc", "HEAD /openapi.json"),
+    f"HEAD {DDI}/softwaremodules/{{module_id}}/artifacts/{{filename}}",
     *("HEAD /firmware/{device_model}/{version}", "HEAD /models/{device_model}/{name}/{version}"),
 }
 """Routes outside the document: itself, and HEAD where a GET is."""
