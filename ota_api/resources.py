@@ -18,6 +18,7 @@ from ota_api.export.service import ExportSlots
 from ota_api.keys.service import OnlineKey, TrustedKeyFile
 from ota_api.limits.counters import Counter, SharedStorage
 from ota_api.limits.rates import RateLimits
+from ota_api.releases.askers import Together
 from ota_api.releases.catalogue import CatalogueCache
 from ota_api.releases.seen import SeenDevices, flushing
 from ota_api.throttle import Throttle
@@ -29,6 +30,7 @@ from zenthos_core.tokens import Identity
 
 POOL_MAX: Final = 16
 READS_MAX: Final = 8
+"""Connections for check-ins: each statement commits by itself, and none is tried beforehand."""
 POOL_WAIT_S: Final = 5.0
 STATEMENT_TIMEOUT_MS: Final = 15_000
 HASHES_AT_A_TIME: Final = 2
@@ -106,8 +108,7 @@ class Resources:
 
     settings: Settings
     pool: Pool
-    reads: Pool
-    """For single statements: each commits by itself, and connections are not tried beforehand."""
+    askers: Together
     store: BlobStore
     token_keys: TokenKeys
     trusted_keys: TrustedKeyFile
@@ -155,7 +156,7 @@ async def open_resources(
                 yield Resources(
                     settings=settings,
                     pool=pool,
-                    reads=reads,
+                    askers=Together(reads),
                     store=store,
                     token_keys=token_keys,
                     trusted_keys=trusted,
