@@ -82,9 +82,7 @@ class AlertRepository:
     ) -> None:
         """Set when, and by whom."""
         query = f"UPDATE alerts SET {what}_at = %(now)s, {what}_by = %(who)s WHERE id = %(id)s"
-        await self._connection.execute(
-            query.encode(), {"id": alert_id, "now": now, "who": who}
-        )
+        await self._connection.execute(query.encode(), {"id": alert_id, "now": now, "who": who})
 
     async def _select(self, clauses: str, values: dict[str, Any]) -> list[AlertView]:
         async with self._connection.cursor(row_factory=class_row(AlertView)) as cursor:

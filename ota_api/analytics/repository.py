@@ -35,14 +35,14 @@ _OF_HOT: Final = f"""
 SELECT {_HOT_COLUMNS} FROM telemetry_hot
 WHERE farm_id = %(farm_id)s AND device_id = ANY(%(devices)s)
   AND time >= %(start)s AND time < %(end)s
-  AND (time AT TIME ZONE 'UTC')::date = ANY(%(days)s)"""  # noqa: S608 - no value of a request
+  AND (time AT TIME ZONE 'UTC')::date = ANY(%(days)s)"""
 _COUNTS: Final = f"""
 SELECT
   (SELECT count(*) FROM devices WHERE farm_id = %(farm_id)s AND decommissioned_at IS NULL),
   (SELECT count(*) FROM alerts a
    WHERE {OF_FARM} AND a.created_at >= %(start)s AND a.created_at < %(end)s),
   (SELECT count(*) FROM irrigation_events
-   WHERE farm_id = %(farm_id)s AND timestamp >= %(start)s AND timestamp < %(end)s)"""  # noqa: S608
+   WHERE farm_id = %(farm_id)s AND timestamp >= %(start)s AND timestamp < %(end)s)"""
 
 
 async def farm_devices(connection: AsyncConnection, farm_id: UUID) -> list[str]:
@@ -87,7 +87,9 @@ async def _sums(
     if row is None or not row[0]:
         return Sums()
     readings, names, *measured, battery = row
-    return Sums(readings, frozenset(names), Measured(*measured[:4]), Measured(*measured[4:]), battery)
+    return Sums(
+        readings, frozenset(names), Measured(*measured[:4]), Measured(*measured[4:]), battery
+    )
 
 
 def _bounds(first: date, last: date) -> dict[str, Any]:

@@ -57,8 +57,6 @@ def _add_measured(parts: Sequence[Measured]) -> Measured:
     )
 
 
-def _most(
-    choose: Callable[[list[float]], float], values: Iterable[float | None]
-) -> float | None:
+def _most(choose: Callable[[list[float]], float], values: Iterable[float | None]) -> float | None:
     known = [value for value in values if value is not None]
     return choose(known) if known else None

@@ -89,13 +89,15 @@ async def gold_rollups(
     relation, bucket = ROLLUPS[resolution]
     is_daily = resolution is Resolution.DAILY
     day = bucket if is_daily else f"({bucket} AT TIME ZONE 'UTC')::date"
-    columns = ", ".join([f"{bucket} AS bucket", "farm_id, sample_count", *gold_columns(asked.fields)])
+    columns = ", ".join(
+        [f"{bucket} AS bucket", "farm_id, sample_count", *gold_columns(asked.fields)]
+    )
     first, last = asked.start, asked.end - timedelta(microseconds=1)
     after = asked.after.time if asked.after else None
     bounds = [moment.date() if is_daily and moment else moment for moment in (first, last, after)]
     later = f"AND {bucket} > %(after)s" if after else ""
     query = (
-        f"SELECT {columns} FROM {relation} WHERE device_id = %(device_id)s"  # noqa: S608
+        f"SELECT {columns} FROM {relation} WHERE device_id = %(device_id)s"
         f" AND {bucket} >= %(first)s AND {bucket} <= %(last)s {later} AND {day} = ANY(%(days)s)"
         f" ORDER BY {bucket} LIMIT %(limit)s"
     )
@@ -121,7 +123,7 @@ async def hot_rollups(
         ]
     )
     query = (
-        f"SELECT {columns} FROM telemetry_hot WHERE device_id = %(device_id)s"  # noqa: S608
+        f"SELECT {columns} FROM telemetry_hot WHERE device_id = %(device_id)s"
         f" AND time >= %(start)s AND time < %(end)s {later}"
         " AND (time AT TIME ZONE 'UTC')::date = ANY(%(days)s)"
         " GROUP BY 1 ORDER BY 1 LIMIT %(limit)s"
@@ -158,9 +160,7 @@ def _rollup(row: dict[str, Any], plane: Plane) -> HistoryPoint:
     bucket, farm_id, count = row.pop("bucket"), row.pop("farm_id"), row.pop("sample_count")
     if not isinstance(bucket, datetime):
         bucket = datetime.combine(bucket, time(), UTC)
-    return HistoryPoint(
-        time=bucket, plane=plane, farm_id=farm_id, sample_count=count, values=row
-    )
+    return HistoryPoint(time=bucket, plane=plane, farm_id=farm_id, sample_count=count, values=row)
 
 
 async def _rows(

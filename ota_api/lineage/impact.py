@@ -31,10 +31,14 @@ async def find_impact(
     connection: AsyncConnection,
     asset: str,
     period: Period,
-    after: str,
-    limit: int,
+    page: tuple[str, int],
 ) -> Impact:
-    """What ota_api/lineage/partitions.py says is touched; UnavailableError without analytics."""
+    """What ota_api/lineage/partitions.py says is touched; of devices a page, after an id.
+
+    Raises:
+        UnavailableError: where the analytical database is away.
+    """
+    after, limit = page
     days = period.days
     if asset == BRONZE:
         days = sorted(await repository.days_of_bronze(connection, period.start, period.end))

@@ -13,10 +13,10 @@
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime, timedelta
 from typing import Final
 
-from ota_api.moments import Day, days_between, start_of
+from ota_api.moments import FIRST, LAST, days_between, start_of
 from zenthos_core.errors import InvalidInputError
 
 BRONZE: Final = "bronze/telemetry"
@@ -100,22 +100,28 @@ def parse_partition(asset: str, partition: str) -> Period:
         InvalidInputError: where it is neither.
     """
     match = _PARTITION.fullmatch(partition)
-    try:
-        if match is None or not "2000" < partition[:4] < "2100":
-            raise ValueError
-        day = date.fromisoformat(match[1])
-        hour = None if match[2] is None else int(match[2])
-        start = datetime(day.year, day.month, day.day, hour or 0, tzinfo=UTC)
-    except ValueError:
+    start = match and _begin(match[1], match[2])
+    if match is None or start is None:
         raise InvalidInputError(
             "partition is a day such as 2026-11-23, or an hour of bronze such as 2026-11-23-05:00"
-        ) from None
-    if hour is not None and not asset.startswith("bronze/"):
-        raise InvalidInputError(f"partitions of {asset} are days, such as {day}")
-    return Period(start, start + (timedelta(days=1) if hour is None else timedelta(hours=1)))
+        )
+    if match[2] is None:
+        return Period(start, start + timedelta(days=1))
+    if not asset.startswith("bronze/"):
+        raise InvalidInputError(f"partitions of {asset} are days, such as {match[1]}")
+    return Period(start, start + timedelta(hours=1))
 
 
-def period_of(first: Day, last: Day) -> Period:
+def _begin(day: str, hour: str | None) -> datetime | None:
+    """None where there is no such day or hour, or one that nothing of ours can be of."""
+    try:
+        begin = datetime.fromisoformat(f"{day}T{hour or '00'}:00:00+00:00")
+    except ValueError:
+        return None
+    return begin if FIRST <= begin.date() <= LAST else None
+
+
+def period_of(first: date, last: date) -> Period:
     """Whole days, both included."""
     return Period(start_of(first), start_of(last + timedelta(days=1)))
 

@@ -78,9 +78,7 @@ async def rows(connection: AsyncConnection, query: str, **values: Any) -> list[R
         return await cursor.fetchall()
 
 
-async def days_of_bronze(
-    connection: AsyncConnection, start: datetime, end: datetime
-) -> list[date]:
+async def days_of_bronze(connection: AsyncConnection, start: datetime, end: datetime) -> list[date]:
     """Days whose readings were received in some hours."""
     return [row["day"] for row in await rows(connection, _DAYS_OF_BRONZE, start=start, end=end)]
 

@@ -48,7 +48,7 @@ async def get_impact(
     limit: Limit = 100,
 ) -> Impact:
     """Releases trained on a partition, their rollouts, devices and predictions."""
-    return await find_impact(resources, connection, asset, period, after, limit)
+    return await find_impact(resources, connection, asset, period, (after, limit))
 
 
 @router.get("/lineage/prediction/{message_id}")

@@ -17,8 +17,8 @@ from ota_api.lineage.partitions import WINDOW_DAYS, TrainingDays, readings_behin
 from ota_api.lineage.schemas import (
     BronzeObject,
     Days,
-    Prediction,
     PredictingRelease,
+    Prediction,
     PredictionTrace,
     Readings,
 )
@@ -70,7 +70,10 @@ async def _training(connection: AsyncConnection, training: TrainingDays) -> Read
     first, last = readings_behind(training)
     features = f"/export/gold/ml_features?from={training.first}&to={training.last}"
     return await _readings(
-        connection, first, last, [features, f"/export/silver/telemetry_cleaned?from={first}&to={last}"]
+        connection,
+        first,
+        last,
+        [features, f"/export/silver/telemetry_cleaned?from={first}&to={last}"],
     )
 
 
