@@ -9,6 +9,8 @@ from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 from starlette.middleware.cors import CORSMiddleware
 
+from ota_api.alerts.routes import router as alerts
+from ota_api.analytics.routes import router as analytics
 from ota_api.audit.routes import router as audit
 from ota_api.bodies import MAX_BODY_BYTES, BodyLimit
 from ota_api.ddi.routes import router as ddi
@@ -19,12 +21,14 @@ from ota_api.export.routes import router as export
 from ota_api.farms.routes import router as farms
 from ota_api.headers import ResponseHeaders
 from ota_api.health.routes import router as health
+from ota_api.history.routes import router as history
 from ota_api.hooks.routes import HOOK_PATH
 from ota_api.hooks.routes import router as hooks
 from ota_api.hooks.schemas import MAX_HOOK_BYTES
 from ota_api.hooks.worker import working
 from ota_api.keys.routes import router as keys
 from ota_api.openapi import document_problems
+from ota_api.lineage.routes import router as lineage
 from ota_api.problems import install_problem_handlers
 from ota_api.releases.routes import PUBLISH_PATHS
 from ota_api.releases.routes import router as releases
@@ -78,6 +82,10 @@ def create_app(settings: Settings, clock: Callable[[], float] = time.time) -> Fa
         ddi,
         rollouts,
         hooks,
+        alerts,
+        analytics,
+        history,
+        lineage,
         export,
         audit,
     )

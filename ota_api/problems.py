@@ -29,6 +29,7 @@ from zenthos_core.errors import (
     NotFoundError,
     PermissionDeniedError,
     ThrottledError,
+    UnavailableError,
     ZenthosError,
 )
 
@@ -49,6 +50,7 @@ _STATUS: Final[dict[type[ZenthosError], HTTPStatus]] = {
     ManifestError: HTTPStatus.UNPROCESSABLE_ENTITY,
     BlobStoreError: HTTPStatus.SERVICE_UNAVAILABLE,
     BusyError: HTTPStatus.SERVICE_UNAVAILABLE,
+    UnavailableError: HTTPStatus.SERVICE_UNAVAILABLE,
     ConfigurationError: HTTPStatus.SERVICE_UNAVAILABLE,
 }
 _HEADERS: Final[dict[HTTPStatus, dict[str, str]]] = {

@@ -12,6 +12,7 @@ from fastapi import Depends, Request
 from psycopg import AsyncConnection
 from psycopg_pool import AsyncConnectionPool
 
+from ota_api.analytical import AnalyticalDatabase
 from ota_api.delivery.service import Deliveries
 from ota_api.devices.accounts import BrokerAccounts
 from ota_api.export.service import ExportSlots
@@ -121,6 +122,7 @@ class Resources:
     clock: Callable[[], float]
     limits: RateLimits
     throttles: Throttles
+    analytical: AnalyticalDatabase
     hook_calls: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when GitHub has told of a release."""
     hashing: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(HASHES_AT_A_TIME))
@@ -149,6 +151,7 @@ async def open_resources(
     async with (
         _new_pool(url, POOL_MAX, check=AsyncConnectionPool.check_connection) as pool,
         _new_pool(url, READS_MAX, autocommit=True) as reads,
+        AnalyticalDatabase(settings.analytics_database_url.get_secret_value()) as analytical,
     ):
         seen = SeenDevices(pool)
         try:
@@ -169,6 +172,7 @@ async def open_resources(
                     clock=clock,
                     limits=RateLimits.of(settings, clock, shared),
                     throttles=Throttles.of(clock, shared),
+                    analytical=analytical,
                 )
         finally:
             await accounts.close()

@@ -67,6 +67,10 @@ class BusyError(ZenthosError):
     """As much of this as is allowed goes on already."""
 
 
+class UnavailableError(ZenthosError):
+    """A server that this alone needs cannot be used now."""
+
+
 class ManifestError(ZenthosError):
     """A release manifest, its signature or its binary breaks a rule."""
 

@@ -27,6 +27,8 @@ class Action(StrEnum):
     ROLLOUT_ABORT = "rollout.abort"
     ROLLOUT_ROLLBACK = "rollout.rollback"
     ROLLOUT_FINISH = "rollout.finish"
+    ALERT_ACKNOWLEDGE = "alert.acknowledge"
+    ALERT_RESOLVE = "alert.resolve"
     SESSION_START = "session.start"
     SESSION_REFRESH = "session.refresh"
     SESSION_END = "session.end"

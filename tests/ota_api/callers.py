@@ -33,6 +33,11 @@ USERS = {
     "operator": (Role.OPERATOR, ["read", "rollback"]),
     "admin": (Role.ADMIN, ["read", "publish", "rollback"]),
 }
+QUERIES = {
+    "/analytics/farm/{farm_id}/summary": "?start_date=2026-11-01&end_date=2026-11-30",
+    "/lineage/impact": "?asset=gold/ml_features&partition=2026-11-23",
+}
+"""Of routes that take no request without."""
 CALLERS = ("anonymous", "device", "other device", *USERS, *SERVICES)
 MUTATING = {"POST", "PUT", "PATCH", "DELETE"}
 
@@ -57,6 +62,7 @@ class Requests:
         self._ota = ota
         self._numbers = iter(range(1, 1_000_000))
         self._device = ""
+        self._alerts: dict[tuple[str, str], str] = {}
         self._rollouts: dict[tuple[str, str], tuple[str, str]] = {}
         ota.register(OTHER_DEVICE)
         ota.publish(ota.signer.model())
@@ -102,6 +108,31 @@ class Requests:
         )  # fmt: skip
         return int(deployment)
 
+    def alert(self, operation: Operation) -> str:
+        """An open alert that the operation is for."""
+        key = (operation.path, self._device)
+        if key not in self._alerts:
+            [(alert,)] = self._execute(
+                "INSERT INTO alerts (alert_type, severity, subject, message)"
+                " VALUES ('a test', 'warning', %s, 'look') RETURNING id",
+                f"alert {next(self._numbers)}",
+            )
+            self._alerts[key] = str(alert)
+        return self._alerts[key]
+
+    def _farm(self) -> str:
+        [(farm,)] = self._execute("SELECT farm_id FROM devices WHERE id = %s", self._device)
+        return str(farm)
+
+    def _new_prediction(self) -> str:
+        [(message,)] = self._execute(
+            "INSERT INTO inference_results (time, message_id, device_id, model_version, result,"
+            " confidence, received_at) VALUES (now(), gen_random_uuid(), %s, 'm', '{}', 0.5, now())"
+            " RETURNING message_id",
+            self._device,
+        )
+        return str(message)
+
     def _new_release(self) -> str:
         number = next(self._numbers)
         release = self._ota.signer.firmware(
@@ -132,13 +163,17 @@ class Requests:
     def path(self, operation: Operation, device_id: str) -> str:
         """With its parameters filled in."""
         self._device = device_id
-        return operation.path.format(
+        path = operation.path + QUERIES.get(operation.path, "")
+        return path.format(
             device_id=device_id,
             device_model=DEVICE_MODEL,
             name="irrigation",
             version="latest",
             kind="model",
             table="ops/devices",
+            farm_id=self._farm() if "{farm_id}" in path else "",
+            alert_id=self.alert(operation) if "{alert_id}" in path else "",
+            message_id=self._new_prediction() if "{message_id}" in path else "",
             rollout_id=self.rollout(operation)[0] if "{rollout_id}" in operation.path else "",
             **self._ddi_parameters(operation, device_id),
         )
@@ -166,6 +201,8 @@ class Requests:
     def body(self, operation: Operation) -> dict[str, Any]:
         """What httpx sends; nothing for a route that takes no body."""
         number = next(self._numbers)
+        if "{alert_id}" in operation.path:
+            self.alert(operation)
         device = {"device_id": f"new-{number}", "device_model": DEVICE_MODEL, "device_type": "soil"}
         binary = f"binary {number}".encode()
         bodies: dict[str, Any] = {

@@ -23,6 +23,8 @@ ACTIONS = {
     "POST /devices/{device_id}/decommission": Action.DEVICE_DECOMMISSION,
     "POST /firmware/publish": Action.RELEASE_PUBLISH,
     "POST /models/publish": Action.RELEASE_PUBLISH,
+    "POST /alerts/{alert_id}/acknowledge": Action.ALERT_ACKNOWLEDGE,
+    "POST /alerts/{alert_id}/resolve": Action.ALERT_RESOLVE,
     "POST /rollouts": Action.ROLLOUT_CREATE,
     "POST /rollouts/{rollout_id}/start": Action.ROLLOUT_START,
     "POST /rollouts/{rollout_id}/pause": Action.ROLLOUT_PAUSE,

@@ -25,18 +25,10 @@ import polars as pl
 from zenthos_assets.bronze.readings import READING_SCHEMA
 from zenthos_assets.silver.order import arrange
 from zenthos_assets.silver.reference import Reference
+from zenthos_core.plausible import PLAUSIBLE
 
-RANGES: Final[dict[str, tuple[float, float]]] = {
-    "soil_moisture": (0, 100),
-    "soil_moisture_20cm": (0, 100),
-    "soil_moisture_40cm": (0, 100),
-    "temperature": (-40, 60),
-    "humidity": (0, 100),
-    "light_level": (0, 200_000),
-    "battery_voltage": (0, 30),
-    "rainfall_mm": (0, 60),
-}
-"""Physically plausible values. More than 60 mm between two readings is a gauge's fault."""
+RANGES: Final = PLAUSIBLE
+"""A value outside is kept in silver, named by `quality`, and missing in gold."""
 
 SCHEMA: Final = pl.Schema(
     {

@@ -156,6 +156,12 @@ CREATE TABLE alerts (
 CREATE UNIQUE INDEX alerts_open ON alerts (alert_type, subject) WHERE resolved_at IS NULL;
 CREATE INDEX alerts_farm ON alerts (farm_id, created_at);
 CREATE INDEX alerts_device ON alerts (device_id, created_at);
+CREATE INDEX alerts_newest ON alerts (created_at, id);
+
+-- What is asked of a farm's past, and of what a model has said.
+CREATE INDEX device_placements_farm ON device_placements (farm_id, device_id);
+CREATE INDEX inference_results_model ON inference_results (model_version, time);
+CREATE INDEX bronze_days_object ON bronze_days (object_key);
 
 -- Objects that are being written: one without a release in the end is removed.
 CREATE TABLE uploads (

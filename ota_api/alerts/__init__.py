@@ -1,0 +1,1 @@
+"""Alerts for people: list them, acknowledge them, resolve them."""

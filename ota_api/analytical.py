@@ -1,0 +1,77 @@
+"""The analytical database, as the routes that show history read it.
+
+It is opened with the first question. Where it is away, those routes alone say so: devices get
+their updates all the same, and /health/ready does not ask it.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from types import TracebackType
+from typing import Final, Self
+
+import psycopg
+from psycopg import AsyncConnection
+from psycopg_pool import AsyncConnectionPool, PoolTimeout
+
+from zenthos_core.errors import UnavailableError
+
+POOL_MAX: Final = 4
+POOL_WAIT_S: Final = 3.0
+STATEMENT_TIMEOUT_MS: Final = 15_000
+
+
+class AnalyticalDatabase:
+    """A pool of read-only connections; none is open until one is asked for."""
+
+    def __init__(self, url: str) -> None:
+        self._pool = AsyncConnectionPool(
+            url,
+            kwargs={
+                "application_name": "zenthos-ota-api",
+                "connect_timeout": 3,
+                "options": f"-c timezone=UTC -c statement_timeout={STATEMENT_TIMEOUT_MS}"
+                " -c default_transaction_read_only=on",
+            },
+            min_size=0,
+            max_size=POOL_MAX,
+            timeout=POOL_WAIT_S,
+            check=AsyncConnectionPool.check_connection,
+            open=False,
+        )
+
+    async def __aenter__(self) -> Self:
+        await self._pool.open()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self._pool.close()
+
+    @asynccontextmanager
+    async def reading(self) -> AsyncIterator[AsyncConnection]:
+        """One snapshot for all that is asked within.
+
+        Raises:
+            UnavailableError: where it cannot be reached, is not migrated or takes too long.
+        """
+        try:
+            async with self._pool.connection() as connection:
+                await connection.set_isolation_level(psycopg.IsolationLevel.REPEATABLE_READ)
+                yield connection
+        except psycopg.errors.QueryCanceled as error:
+            raise UnavailableError(
+                "the analytical database took too long: ask for fewer days, or use /export"
+            ) from error
+        except psycopg.errors.UndefinedTable as error:
+            raise UnavailableError(
+                "the analytical database is not migrated: `zenthos up` does it"
+            ) from error
+        except (psycopg.OperationalError, PoolTimeout) as error:
+            raise UnavailableError(
+                "the analytical database cannot be reached: start it, or correct"
+                " ZENTHOS_ANALYTICS_DATABASE_URL"
+            ) from error

@@ -1,0 +1,1 @@
+"""What a farm was like over some days, from both databases as one answer."""

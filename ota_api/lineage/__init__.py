@@ -1,0 +1,1 @@
+"""From bad data to what was trained on it, and from a prediction back to its readings."""
