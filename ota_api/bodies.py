@@ -103,6 +103,8 @@ class _Body:
         now = self._monotonic()
         if self._ends_at is None:
             self._ends_at = now + MIN_TIME_S + self._limit / MIN_BYTES_PER_S
+        if now >= self._ends_at:
+            raise HTTPException(HTTPStatus.REQUEST_TIMEOUT, _LATE)
         try:
             async with asyncio.timeout(min(PAUSE_S, self._ends_at - now)):
                 return await self._receive()

@@ -1,4 +1,4 @@
-"""Every string that the OpenAPI document lets a client send, one by one with something else in it."""
+"""Every string that the OpenAPI document lets a client send, one by one with another text."""
 
 import copy
 from collections.abc import Iterator

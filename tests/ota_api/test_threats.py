@@ -35,7 +35,7 @@ TEXTS = [
     "../../../../etc/passwd",
     "a\u0000b",
     "a\nb\r\nSet-Cookie: x",
-    "\u202e\ud83d\ude00" * 3 + "\uffff",
+    "\u202e\U0001f600" * 3 + "\uffff",
     "x" * 5_000,
 ]
 
