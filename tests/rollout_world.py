@@ -15,6 +15,7 @@ import psycopg
 from tests.ingest.conftest import IngestProcess
 from tests.ota_api.conftest import DEVICE_MODEL, Ota, running_ota
 from tests.servers import MosquittoServer
+from zenthos_assets.fleet_alerts import fleet_alerts
 from zenthos_assets.resources import Platform
 from zenthos_assets.rollouts.sensor import rollouts
 from zenthos_cli.fleet import messages
@@ -49,6 +50,19 @@ class World:
         """Rows of the operational database."""
         with psycopg.connect(self.ota.settings.database_url.get_secret_value()) as connection:
             return connection.execute(statement.encode(), values).fetchall()
+
+    def execute(self, statement: str, *values: object) -> None:
+        """Change the operational database."""
+        with psycopg.connect(self.ota.settings.database_url.get_secret_value()) as connection:
+            connection.execute(statement.encode(), values)
+
+    def alerts(self, alert_type: str) -> set[str]:
+        """Devices with an open alert of a type after a tick of the sensor."""
+        fleet_alerts(dg.build_sensor_context(resources={"platform": self.platform}))
+        rows = self.query(
+            "SELECT device_id FROM alerts WHERE alert_type = %s AND resolved_at IS NULL", alert_type
+        )
+        return {device_id for (device_id,) in rows}
 
     def send(self, method: str, path: str, **options: Any) -> Any:
         """The JSON that an admin gets; any refusal is an error."""

@@ -1,6 +1,8 @@
 """A good release reaches every device; a bad one stops by itself and is taken back."""
 
+import time
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -172,8 +174,21 @@ def test_bad_readings_stop_a_release_and_a_reissue_brings_devices_back(world: Wo
     assert {"rollout.pause", "rollout.abort", "rollout.rollback"} <= actions
 
 
+def test_devices_that_are_kept_from_asking_are_told_of_until_they_ask(world: World) -> None:
+    long_ago = datetime.now(UTC) - timedelta(days=4)
+    assert world.alerts("update_silent") == set()
+    world.execute("UPDATE devices SET status = 'online', created_at = %s", long_ago)
+    assert world.alerts("update_silent") == set(world.devices)
+    asked = set(sorted(world.devices)[:30])
+    world.check_in(asked)
+    deadline = time.monotonic() + 30
+    while world.alerts("update_silent") != set(world.devices) - asked:
+        assert time.monotonic() < deadline, "that they asked is not known yet"
+        time.sleep(0.5)
+
+
 def roll_back(world: World, rollout: str, version: str, counter: int) -> str:
     """A reissue of an older release takes the devices of a rollout back: the rollout of it."""
-    reissue = publish(world, version, counter, reissue=True)
+    reissue = publish(world, version, counter, reissue=True, binary_data=None)
     path = f"/rollouts/{rollout}/rollback"
     return str(world.send("POST", path, json={"release_id": reissue})["id"])

@@ -50,6 +50,10 @@ class UpdateError(ZenthosError):
         self.reason = reason
 
 
+class NothingOfferedError(UpdateError):
+    """The server has signed that it has nothing for the device now."""
+
+
 @dataclass(frozen=True)
 class FetchedRelease:
     """A release that the device has verified and written to its flash."""
@@ -93,18 +97,13 @@ def fetch_model(  # noqa: PLR0917 - a device's whole configuration
     with httpx.Client(
         base_url=ota_url, headers=headers, timeout=TIMEOUT_S, trust_env=False
     ) as http:
-        keys = _fetch_keys(http, root_public_key)
-        question = {
-            "device_id": device_id,
-            "device_model": device_model,
-            "nonce": secrets.token_urlsafe(NONCE_BYTES),
-            "asked": f"/models/{device_model}/{name}/latest",
-        }
-        offer = _check_in(http, question, keys, int(clock()))
+        keys = fetch_keys(http, root_public_key)
+        asker = {"device_id": device_id, "device_model": device_model}
+        offer = check_in(http, asker, f"/models/{device_model}/{name}/latest", keys, int(clock()))
         device = _describe_device(device_model, name, newest_counter)
-        manifest = _verify_offer(offer, keys, device, int(clock()))
+        manifest = verify_offer(offer, keys, device, int(clock()))
         url = f"/models/{device_model}/{name}/{manifest['version']}?download=true"
-        path, requests = _download(http, url, manifest, folder)
+        path, requests = download(http, url, manifest, folder)
     return FetchedRelease(
         device_id=device_id,
         name=manifest["name"],
@@ -153,7 +152,8 @@ def _describe_device(device_model: str, name: str, newest_counter: int) -> dict[
     }
 
 
-def _fetch_keys(http: httpx.Client, root_public_key: bytes) -> dict[str, Any]:
+def fetch_keys(http: httpx.Client, root_public_key: bytes) -> dict[str, Any]:
+    """keys.json, as the pinned root key has signed it."""
     answer = _get_json(http, "/keys.json")
     document, signature = _decode(answer, "keys"), _decode(answer, "signature")
     try:
@@ -162,13 +162,18 @@ def _fetch_keys(http: httpx.Client, root_public_key: bytes) -> dict[str, Any]:
         raise UpdateError(refusal.stage, _explain(refusal)) from refusal
 
 
-def _check_in(
-    http: httpx.Client, question: dict[str, Any], keys: dict[str, Any], now: int
+def check_in(
+    http: httpx.Client, asker: dict[str, str], asked: str, keys: dict[str, Any], now: int
 ) -> dict[str, Any]:
     """Ask for the latest; what is answered, signed over the nonce sent.
 
     That there is nothing is believed only where it is signed too.
+
+    Raises:
+        NothingOfferedError: where it is.
+        UpdateError: for any other answer that is no signed offer.
     """
+    question = {**asker, "nonce": secrets.token_urlsafe(NONCE_BYTES), "asked": asked}
     path = f"{question['asked']}?nonce={question['nonce']}"
     answer = _ask(http, path, {})
     offered = httpx.codes.is_success(answer.status)
@@ -182,13 +187,14 @@ def _check_in(
     except ota.Refused as refusal:
         raise UpdateError(refusal.stage, _explain(refusal)) from refusal
     if not offered:
-        raise UpdateError("check-in", answer.problem(path))
+        raise NothingOfferedError("check-in", answer.problem(path))
     return content
 
 
-def _verify_offer(
+def verify_offer(
     offer: dict[str, Any], keys: dict[str, Any], device: dict[str, Any], now: int
 ) -> dict[str, Any]:
+    """The manifest of an offer, if this device accepts it."""
     manifest, signature = _decode(offer, "manifest"), _decode(offer, "signature")
     try:
         return ota.verify_release(manifest, signature, keys, device, verifies, now)
@@ -196,7 +202,7 @@ def _verify_offer(
         raise UpdateError(refusal.stage, _explain(refusal)) from refusal
 
 
-def _download(
+def download(
     http: httpx.Client, url: str, manifest: dict[str, Any], folder: Path
 ) -> tuple[Path, int]:
     """Range by Range into a partial file; the whole takes its name only once verified."""

@@ -1,5 +1,6 @@
 """`zenthos device`: the registry, by the OTA server's HTTP API."""
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,6 +19,7 @@ Interval = Annotated[float | None, typer.Option("--interval", help="Seconds betw
 Tags = Annotated[list[str] | None, typer.Option("--tag", help="May be repeated.")]
 LISTED = ("device", "model", "status", "firmware", "model version", "last seen", "battery", "tags")
 
+TIMES = ["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"]
 STEP = ("at", "state", "stage", "reason")
 
 
@@ -106,6 +108,47 @@ def show(device_id: DeviceId, token: Token = None, as_json: AsJson = False) -> N
 
     device = open_api(token).get(f"/devices/{device_id}/status")
     show_json(device) if as_json else show_fields(device)
+
+
+@app.command()
+def history(
+    device_id: DeviceId,
+    *,
+    first: Annotated[
+        datetime | None, typer.Option("--from", formats=TIMES, help="UTC; a day ago by default.")
+    ] = None,
+    last: Annotated[
+        datetime | None, typer.Option("--to", formats=TIMES, help="UTC; now by default.")
+    ] = None,
+    resolution: Annotated[str, typer.Option(help="raw, hourly, daily or auto.")] = "auto",
+    fields: Annotated[
+        str | None, typer.Option(help="Sensors, with commas; all by default.")
+    ] = None,
+    token: Token = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show what a device has reported: readings, or their statistics; the oldest first."""
+    from zenthos_cli.api import open_api
+
+    query = {
+        "start": first and first.replace(tzinfo=UTC).isoformat(),
+        "end": last and last.replace(tzinfo=UTC).isoformat(),
+        "resolution": resolution,
+        "fields": fields,
+    }
+    api, path = open_api(token), f"/devices/{device_id}/history"
+    page = api.get(path, **query)
+    points = page["items"]
+    while page["next"] is not None:
+        query |= {"start": page["start"], "end": page["end"], "after": page["next"]}
+        page = api.get(path, **query)
+        points += page["items"]
+    if as_json:
+        show_json(points)
+        return
+    names = list(dict.fromkeys(name for point in points for name in point["values"]))
+    rows = ([point["time"], point["plane"], *map(point["values"].get, names)] for point in points)
+    show_table(("time", "from", *names), rows, nothing="nothing in that time")
 
 
 @app.command()

@@ -27,11 +27,12 @@ from zenthos_cli.device import (
     CHIPS,
     SPACE_BYTES,
     TIMEOUT_S,
+    NothingOfferedError,
     UpdateError,
-    _download,
-    _fetch_keys,
-    _get_json,
-    _verify_offer,
+    check_in,
+    download,
+    fetch_keys,
+    verify_offer,
 )
 from zenthos_core.errors import InvalidInputError, ZenthosError
 
@@ -181,45 +182,40 @@ class _Update:
         self._deployment: int | None = None
 
     def run(self) -> str:
-        offer = self._ask()
-        if offer is None:
+        device, now = self._device, int(self._device.clock())
+        keys = fetch_keys(self._http, device.root_public_key)
+        asker = {"device_id": device.device_id, "device_model": device.device_model}
+        try:
+            offer = check_in(self._http, asker, f"{self._path}/latest", keys, now)
+        except NothingOfferedError:
             return "idle"
         self._deployment = offer.get("deployment_id")
-        same = offer["version"] == self._device.runs(self._model)
-        if same and (self._deployment in {None, self._device.kept.done_with}):
+        same = offer["version"] == device.runs(self._model)
+        if same and (self._deployment in {None, device.kept.done_with}):
             return "idle"
         try:
-            return self._take_or_fail(offer)
+            return self._take_or_fail(offer, keys)
         except _SilentError:
             return "silent"
 
-    def _take_or_fail(self, offer: dict[str, Any]) -> str:
+    def _take_or_fail(self, offer: dict[str, Any], keys: dict[str, Any]) -> str:
         try:
-            return self._take(offer)
+            return self._take(offer, keys)
         except UpdateError as error:
             return self._report("failure", stage=error.stage, reason=error.reason)
 
-    def _ask(self) -> dict[str, Any] | None:
-        try:
-            return _get_json(self._http, f"{self._path}/latest")
-        except UpdateError as error:
-            if "answered with 403" in error.reason or "answered with 404" in error.reason:
-                return None
-            raise
-
-    def _take(self, offer: dict[str, Any]) -> str:
+    def _take(self, offer: dict[str, Any], keys: dict[str, Any]) -> str:
         """Rules 2 and 3."""
         device, faults = self._device, self._device.faults
-        keys = _fetch_keys(self._http, device.root_public_key)
         if offer["version"] == device.runs(self._model):
             return self._have_it_already(offer, keys)
-        manifest = _verify_offer(offer, keys, self._describe(), int(device.clock()))
+        manifest = verify_offer(offer, keys, self._describe(), int(device.clock()))
         self._report("downloading")
         if faults.fails_at == "download":
             raise UpdateError("download", "no space left on the flash")
         query = f"?kind={manifest['kind']}&download=true" if not self._model else "?download=true"
         url = f"{self._path}/{manifest['version']}{query}"
-        path, _ = _download(self._http, url, manifest, device.folder)
+        path, _ = download(self._http, url, manifest, device.folder)
         self._report("installing")
         if faults.fails_at == "install":
             raise UpdateError("install", "the slot could not be written")
@@ -235,7 +231,7 @@ class _Update:
         device, slot = self._device, self._model or "firmware"
         sha256 = device.kept.hashes.get(slot)
         if offer["release_counter"] > self._newest():
-            manifest = _verify_offer(offer, keys, self._describe(), int(device.clock()))
+            manifest = verify_offer(offer, keys, self._describe(), int(device.clock()))
             if manifest["sha256"] == sha256:
                 device.install(manifest, self._model)
         return self._report("already-installed", version=offer["version"], sha256=sha256)

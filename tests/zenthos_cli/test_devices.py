@@ -2,10 +2,13 @@
 
 import json
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import psycopg
 import pytest
 from click.testing import Result
+from pydantic import SecretStr
 from typer.testing import CliRunner
 
 from tests.ota_api.conftest import Ota, make_ota_settings, running_ota
@@ -16,9 +19,11 @@ Zenthos = Callable[..., Result]
 
 
 @pytest.fixture
-def ota(tmp_path: Path, ops_url: str) -> Iterator[Ota]:
+def ota(tmp_path: Path, ops_url: str, analytics_url: str) -> Iterator[Ota]:
     """A server of this test's own."""
-    with running_ota(make_ota_settings(tmp_path / "ota", ops_url)) as running:
+    settings = make_ota_settings(tmp_path / "ota", ops_url)
+    analytical = {"analytics_database_url": SecretStr(analytics_url)}
+    with running_ota(settings.model_copy(update=analytical)) as running:
         yield running
 
 
@@ -95,6 +100,31 @@ def test_a_csv_with_a_line_that_is_refused(zenthos: Zenthos, tmp_path: Path) -> 
     file.write_text(f"{header}soil-1,esp32-s3,soil,North\n")
     assert zenthos("register", "--csv", str(file)).exit_code == 0
     assert "No such file" in zenthos("register", "--csv", "none.csv").stderr
+
+
+def test_history(zenthos: Zenthos, ota: Ota) -> None:
+    register(zenthos, "soil-1")
+    with psycopg.connect(ota.settings.database_url.get_secret_value()) as connection:
+        connection.execute("CREATE TABLE telemetry_rest PARTITION OF telemetry_hot DEFAULT")
+        connection.execute(
+            "INSERT INTO telemetry_hot (time, message_id, device_id, farm_id, temperature,"
+            " received_at) SELECT now() - make_interval(mins => n), gen_random_uuid(), id, farm_id,"
+            " 20 + n, now() FROM devices, generate_series(1, 2100) n"
+        )
+    options = ["--fields", "temperature", "--resolution", "raw"]
+    now = datetime.now(UTC)
+    days = ["--from", f"{now - timedelta(days=2):%Y-%m-%d}", "--to", f"{now:%Y-%m-%dT%H:%M:%S}"]
+    found = zenthos("history", "soil-1", *options, *days, "--json")
+    assert found.exit_code == 0, found.output
+    points = json.loads(found.stdout)
+    assert len(points) == 2100, "all pages"
+    assert [points[-1]["values"], points[0]["values"]] == [
+        {"temperature": 21},
+        {"temperature": 2120},
+    ]
+    assert "temperature" in zenthos("history", "soil-1", *options).stdout
+    early = ["--from", "2026-01-01", "--to", "2026-01-02"]
+    assert zenthos("history", "soil-1", *options, *early).stdout == "nothing in that time\n"
 
 
 @pytest.mark.parametrize(
