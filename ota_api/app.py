@@ -27,8 +27,8 @@ from ota_api.hooks.routes import router as hooks
 from ota_api.hooks.schemas import MAX_HOOK_BYTES
 from ota_api.hooks.worker import working
 from ota_api.keys.routes import router as keys
-from ota_api.openapi import document_problems
 from ota_api.lineage.routes import router as lineage
+from ota_api.openapi import document_problems
 from ota_api.problems import install_problem_handlers
 from ota_api.releases.routes import PUBLISH_PATHS
 from ota_api.releases.routes import router as releases

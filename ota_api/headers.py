@@ -11,7 +11,7 @@ from typing import Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-ADDED: Final = "zenthos.headers"
+ADDED: Final = "zenthos_headers"
 """In the scope: a list of headers for the answer, whichever response is sent."""
 DOCUMENTATION: Final = ("/docs", "/redoc", "/static-offline-docs")
 HSTS_S: Final = 365 * 86_400

@@ -40,6 +40,7 @@ from ota_api.ddi.schemas import (
     StopId,
 )
 from ota_api.delivery.blocks import StoredFile
+from ota_api.releases.askers import InTransaction
 from ota_api.releases.check_in import Question, find_offer
 from ota_api.releases.entitlement import Denied
 from ota_api.releases.repository import FIRMWARE_KINDS, Slot
@@ -100,7 +101,9 @@ class Actions:
             self._resources.trusted_keys.load().keys.keys,
             self._resources.clock(),
         )
-        found = await find_offer(self._connection, self._resources.catalogues, question)
+        found = await find_offer(
+            InTransaction(self._connection), self._resources.catalogues, question
+        )
         self._resources.seen.note(self._device_id, question.now)
         if isinstance(found, Denied) or found.deployment is None:
             return None
