@@ -21,6 +21,8 @@ BUFFER_BYTES: Final = 1024 * 1024
 POLL_S: Final = 0.05
 SMALL_WINDOW_BYTES: Final = 4096
 GIVE_UP_S: Final = 120.0
+ARRIVAL_S: Final = 0.005
+"""Between clients that read slowly: they do not all wake up at once."""
 
 
 @dataclass(frozen=True)
@@ -118,6 +120,7 @@ def carry_out(order: Order) -> Outcome:
     began = time.perf_counter()
     for client in clients:
         client.ask()
+        time.sleep(ARRIVAL_S if order.slow_s else 0)
     if order.slow_s:
         clients = _read_slowly(order, clients)
     _read_all(clients)

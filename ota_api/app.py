@@ -1,22 +1,25 @@
 """Builds the application: nothing is opened before it starts."""
 
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Final
 
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
+from starlette.middleware.cors import CORSMiddleware
 
 from ota_api.alerts.routes import router as alerts
 from ota_api.analytics.routes import router as analytics
 from ota_api.audit.routes import router as audit
 from ota_api.bodies import MAX_BODY_BYTES, BodyLimit
+from ota_api.ddi.routes import router as ddi
 from ota_api.devices.routes import BULK_PATH
 from ota_api.devices.routes import router as devices
 from ota_api.devices.schemas import MAX_BULK_BYTES
 from ota_api.export.routes import router as export
 from ota_api.farms.routes import router as farms
+from ota_api.headers import ResponseHeaders
 from ota_api.health.routes import router as health
 from ota_api.history.routes import router as history
 from ota_api.hooks.routes import HOOK_PATH
@@ -25,10 +28,12 @@ from ota_api.hooks.schemas import MAX_HOOK_BYTES
 from ota_api.hooks.worker import working
 from ota_api.keys.routes import router as keys
 from ota_api.lineage.routes import router as lineage
+from ota_api.openapi import document_problems
 from ota_api.problems import install_problem_handlers
 from ota_api.releases.routes import PUBLISH_PATHS
 from ota_api.releases.routes import router as releases
 from ota_api.releases.schemas import MAX_PUBLISH_BYTES
+from ota_api.requests import RequestCheck
 from ota_api.resources import open_resources
 from ota_api.rollouts.routes import router as rollouts
 from ota_api.sessions.routes import router as sessions
@@ -60,10 +65,45 @@ def create_app(settings: Settings, clock: Callable[[], float] = time.time) -> Fa
         telemetry={"operation_spans": False, "logs": False},
     )
     app.add_middleware(BodyLimit, limit_of=lambda path: _BODY_LIMITS.get(path, MAX_BODY_BYTES))
+    app.add_middleware(RequestCheck, hosts=settings.allowed_hosts)
+    _add_cors(app, settings.cors_origins)
+    https = settings.ota_url.startswith("https:")
+    app.add_middleware(ResponseHeaders, https=https, shared=bool(settings.cors_origins))
     app.add_middleware(RequestRecorder)
     install_problem_handlers(app)
     # Routes are tried one after another: check-ins, which are nearly all requests, come first.
-    first = (releases, health, keys, sessions, farms, devices, rollouts, hooks, export, audit)
-    for router in (*first, alerts, analytics, history, lineage):
+    routers = (
+        releases,
+        health,
+        keys,
+        sessions,
+        farms,
+        devices,
+        ddi,
+        rollouts,
+        hooks,
+        alerts,
+        analytics,
+        history,
+        lineage,
+        export,
+        audit,
+    )
+    for router in routers:
         app.include_router(router)
+    document_problems(app)
     return app
+
+
+def _add_cors(app: FastAPI, origins: Sequence[str]) -> None:
+    """Pages of these origins may ask with a token of their own; no cookie goes along."""
+    if origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=origins,
+            allow_credentials=False,
+            allow_methods=["GET", "POST", "PUT", "PATCH", "DELETE"],
+            allow_headers=["Authorization", "Content-Type", "If-None-Match", "Range", "If-Range"],
+            expose_headers=["ETag", "Location", "Retry-After", "RateLimit", "RateLimit-Policy"],
+            max_age=600,
+        )

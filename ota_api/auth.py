@@ -32,23 +32,46 @@ async def read_token(
     resources: Opened,
     credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
 ) -> Identity:
-    """The token's owner; AuthenticationError without a token that verifies."""
-    return await verified_or_counted(
+    """The token's owner, whose request is counted; the address's without a token that verifies.
+
+    Raises:
+        AuthenticationError: without a token that verifies.
+        ThrottledError: after too many requests.
+    """
+    identity = await verified_or_counted(
         request, resources, credentials.credentials if credentials else None
     )
+    trace.get_current_span().set_attributes(
+        {"enduser.id": identity.subject, "enduser.role": identity.role.value}
+    )
+    return identity
 
 
 async def verified_or_counted(
     request: Request, resources: Resources, token: str | None
 ) -> Identity:
     """As read_token, for whoever has found the token elsewhere."""
+    try:
+        identity = _verify(resources, token)
+    except AuthenticationError:
+        await resources.limits.count_public(request.scope)
+        raise
+    await resources.limits.count(request.scope, identity)
+    return identity
+
+
+def _verify(resources: Resources, token: str | None) -> Identity:
     if token is None:
         raise AuthenticationError("send a token: Authorization: Bearer <token>")
-    identity = resources.token_keys.verify(token)
-    trace.get_current_span().set_attributes(
-        {"enduser.id": identity.subject, "enduser.role": identity.role.value}
-    )
-    return identity
+    return resources.token_keys.verify(token)
+
+
+async def _count_public(request: Request, resources: Opened) -> None:
+    await resources.limits.count_public(request.scope)
+
+
+PUBLIC: Final = [Depends(_count_public)]
+"""Dependencies of a route that takes no token: its requests are counted for the address."""
 
 
 def permit(*roles: Role, scope: str = READ) -> Callable[[Identity], Awaitable[Identity]]:

@@ -23,6 +23,7 @@ from zenthos_core.errors import (
     BusyError,
     ConfigurationError,
     ConflictError,
+    GoneError,
     InvalidInputError,
     ManifestError,
     NotFoundError,
@@ -43,6 +44,7 @@ _STATUS: Final[dict[type[ZenthosError], HTTPStatus]] = {
     BlobNotFoundError: HTTPStatus.INTERNAL_SERVER_ERROR,  # a row promised it
     NotFoundError: HTTPStatus.NOT_FOUND,
     ConflictError: HTTPStatus.CONFLICT,
+    GoneError: HTTPStatus.GONE,
     ThrottledError: HTTPStatus.TOO_MANY_REQUESTS,
     InvalidInputError: HTTPStatus.UNPROCESSABLE_ENTITY,
     ManifestError: HTTPStatus.UNPROCESSABLE_ENTITY,
@@ -55,11 +57,12 @@ _HEADERS: Final[dict[HTTPStatus, dict[str, str]]] = {
     HTTPStatus.UNAUTHORIZED: {"WWW-Authenticate": 'Bearer realm="zenthos"'},
     HTTPStatus.SERVICE_UNAVAILABLE: {"Retry-After": str(RETRY_AFTER_S)},
 }
-_ADVICE: Final[dict[int, str]] = {
-    400: "the body could not be read as JSON: send one JSON object, not nested too deep",
-    404: "no such route: see /docs",
-    405: "this route does not take that method: see /docs",
+_ADVICE: Final = {
+    "There was an error parsing the body": "the body could not be read: send one JSON object",
+    HTTPStatus.NOT_FOUND.phrase: "no such route: see /docs",
+    HTTPStatus.METHOD_NOT_ALLOWED.phrase: "this route does not take that method: see /docs",
 }
+"""Instead of what the frameworks say."""
 
 
 def problem(
@@ -109,7 +112,7 @@ async def _on_invalid_request(_: Request, error: RequestValidationError) -> JSON
 
 async def _on_http_error(_: Request, error: HTTPException) -> JSONResponse:
     status = HTTPStatus(error.status_code)
-    detail = _ADVICE.get(error.status_code, error.detail)
+    detail = _ADVICE.get(error.detail, error.detail)
     return problem(status, detail, headers=error.headers)
 
 

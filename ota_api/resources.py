@@ -17,6 +17,9 @@ from ota_api.delivery.service import Deliveries
 from ota_api.devices.accounts import BrokerAccounts
 from ota_api.export.service import ExportSlots
 from ota_api.keys.service import OnlineKey, TrustedKeyFile
+from ota_api.limits.counters import Counter, SharedStorage
+from ota_api.limits.rates import RateLimits
+from ota_api.releases.askers import Together
 from ota_api.releases.catalogue import CatalogueCache
 from ota_api.releases.seen import SeenDevices, flushing
 from ota_api.throttle import Throttle
@@ -28,6 +31,7 @@ from zenthos_core.tokens import Identity
 
 POOL_MAX: Final = 16
 READS_MAX: Final = 8
+"""Connections for check-ins: each statement commits by itself, and none is tried beforehand."""
 POOL_WAIT_S: Final = 5.0
 STATEMENT_TIMEOUT_MS: Final = 15_000
 HASHES_AT_A_TIME: Final = 2
@@ -79,10 +83,24 @@ class TokenKeys:
 class Throttles:
     """Failed attempts, counted for all requests; farms may have one address for many devices."""
 
-    login_by_account: Throttle = field(default_factory=lambda: Throttle("logins", 10, 900))
-    login_by_address: Throttle = field(default_factory=lambda: Throttle("logins", 50, 900))
-    claim_by_device: Throttle = field(default_factory=lambda: Throttle("claims", 10, 3600))
-    claim_by_address: Throttle = field(default_factory=lambda: Throttle("claims", 50, 3600))
+    login_by_account: Throttle
+    login_by_address: Throttle
+    claim_by_device: Throttle
+    claim_by_address: Throttle
+
+    @classmethod
+    def of(cls, clock: Callable[[], float], shared: SharedStorage | None) -> "Throttles":
+        """Counted with other workers where they share a storage."""
+
+        def throttle(what: str, by: str, most: int, window_s: int) -> Throttle:
+            return Throttle(what, most, Counter(f"failed-{what}-{by}", window_s, clock, shared))
+
+        return cls(
+            login_by_account=throttle("logins", "account", 10, 900),
+            login_by_address=throttle("logins", "address", 50, 900),
+            claim_by_device=throttle("claims", "device", 10, 3600),
+            claim_by_address=throttle("claims", "address", 50, 3600),
+        )
 
 
 @dataclass(frozen=True)
@@ -91,8 +109,7 @@ class Resources:
 
     settings: Settings
     pool: Pool
-    reads: Pool
-    """For single statements: each commits by itself, and connections are not tried beforehand."""
+    askers: Together
     store: BlobStore
     token_keys: TokenKeys
     trusted_keys: TrustedKeyFile
@@ -103,10 +120,11 @@ class Resources:
     exports: ExportSlots
     deliveries: Deliveries
     clock: Callable[[], float]
+    limits: RateLimits
+    throttles: Throttles
     analytical: AnalyticalDatabase
     hook_calls: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when GitHub has told of a release."""
-    throttles: Throttles = field(default_factory=Throttles)
     hashing: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(HASHES_AT_A_TIME))
 
 
@@ -126,6 +144,8 @@ async def open_resources(
         settings.mqtt_password_file, settings.mqtt_pid_file, settings.mqtt_revocations_file
     )
     trusted = TrustedKeyFile(settings.trusted_keys_file, settings.root_public_key_file)
+    limits_url = settings.limits_url.get_secret_value()
+    shared = SharedStorage(limits_url) if limits_url else None
     online = OnlineKey.read(settings.online_private_key_file)
     url = settings.database_url.get_secret_value()
     async with (
@@ -139,7 +159,7 @@ async def open_resources(
                 yield Resources(
                     settings=settings,
                     pool=pool,
-                    reads=reads,
+                    askers=Together(reads),
                     store=store,
                     token_keys=token_keys,
                     trusted_keys=trusted,
@@ -150,10 +170,14 @@ async def open_resources(
                     exports=ExportSlots(),
                     deliveries=Deliveries.of(settings, store),
                     clock=clock,
+                    limits=RateLimits.of(settings, clock, shared),
+                    throttles=Throttles.of(clock, shared),
                     analytical=analytical,
                 )
         finally:
             await accounts.close()
+            if shared is not None:
+                await shared.close()
 
 
 def _new_pool(

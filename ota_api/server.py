@@ -5,16 +5,16 @@ from typing import Any, Final
 
 import uvicorn
 from fastapi import FastAPI
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from ota_api.delivery.response import CONNECTION
+from ota_api.patience import KEEP_ALIVE_S, PatientProtocol
 from zenthos_core.settings import Settings
 
 GRACE_S: Final = 10
 """Longest wait at a stop for requests under way; a device resumes its download elsewhere."""
 
 
-class OpenProtocol(HttpToolsProtocol):
+class OpenProtocol(PatientProtocol):
     """Hands the transport on: whether a client is still there, and an end to one that dawdles."""
 
     def on_message_begin(self) -> None:
@@ -30,6 +30,8 @@ def server_config(app: FastAPI, settings: Settings) -> uvicorn.Config:
         host=settings.ota_host,
         port=settings.ota_port,
         http=OpenProtocol,
+        timeout_keep_alive=KEEP_ALIVE_S,
+        limit_concurrency=settings.ota_max_connections,
         log_config=None,
         access_log=False,
         server_header=False,

@@ -29,6 +29,7 @@ from tests.servers import (
     find_free_port,
     install_timescaledb,
 )
+from tests.swupdate import Swupdate
 from zenthos_cli.stack.broker_plugin import build_plugin
 from zenthos_cli.stack.keys import make_keys
 from zenthos_cli.stack.mosquitto import Mosquitto, find_mosquitto
@@ -195,10 +196,18 @@ def redis_root() -> Path:
     return _debian_root("redis", RedisServer)
 
 
-def _debian_root(folder: str, server: type[RabbitServer] | type[RedisServer]) -> Path:
+@pytest.fixture(scope="session")
+def swupdate_root() -> Path:
+    """Where SWUpdate is, of the system or unpacked under .zenthos/."""
+    return _debian_root("swupdate", Swupdate)
+
+
+def _debian_root(
+    folder: str, program: type[RabbitServer] | type[RedisServer] | type[Swupdate]
+) -> Path:
     unpacked = ROOT / ".zenthos" / folder
     try:
-        return debian_root(unpacked, server.PROGRAM, server.PACKAGES, server.__name__)
+        return debian_root(unpacked, program.PROGRAM, program.PACKAGES, program.__name__)
     except ConfigurationError as error:
         unavailable(error)
         raise

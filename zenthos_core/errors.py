@@ -39,6 +39,10 @@ class ConflictError(ZenthosError):
     """The thing exists already and differs; releases and devices are never overwritten."""
 
 
+class GoneError(ZenthosError):
+    """The thing existed and has ended; asking again will not bring it back."""
+
+
 class AuthenticationError(ZenthosError):
     """No token, or one that does not verify."""
 

@@ -4,10 +4,11 @@ Order of precedence: environment, `.env`, what `zenthos up` chose (`.zenthos/sta
 The names in the environment are these in capitals with `ZENTHOS_` before them.
 """
 
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import AfterValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from zenthos_core.errors import ConfigurationError
@@ -18,6 +19,37 @@ STACK_ENV = "stack.env"
 Port = Annotated[int, Field(ge=1, le=65535)]
 Positive = Annotated[float, Field(gt=0)]
 AtLeastOne = Annotated[float, Field(ge=1)]
+NotNegative = Annotated[int, Field(ge=0)]
+
+
+def _hosts(text: str) -> str:
+    if not all(re.fullmatch(r"[a-z0-9.-]+|\[[0-9a-f:]+\]", host) for host in _items(text)):
+        raise ValueError("name hosts in small letters, without ports: ota.example.com,10.0.0.7")
+    return text
+
+
+def _origins(text: str) -> str:
+    if not all(re.fullmatch(r"https?://[a-z0-9.-]+(:\d{1,5})?", item) for item in _items(text)):
+        raise ValueError("name each origin whole, as in https://farm.example.com; * is none")
+    return text
+
+
+def _redis(url: SecretStr) -> SecretStr:
+    text = url.get_secret_value()
+    if text and not text.startswith(("redis://", "rediss://")):
+        raise ValueError("name a Redis: redis://host:6379/0, or rediss:// for TLS")
+    return url
+
+
+def _items(text: str) -> list[str]:
+    return [item.strip() for item in text.split(",") if item.strip()]
+
+
+def _none_or_long(secret: SecretStr) -> SecretStr:
+    text = secret.get_secret_value()
+    if text and (len(text) < 32 or not (text.isascii() and text.isprintable()) or " " in text):
+        raise ValueError("take 32 characters or more, random, without blanks")
+    return secret
 
 
 class Settings(BaseSettings):
@@ -144,6 +176,46 @@ class Settings(BaseSettings):
     ota_host: str = Field("127.0.0.1", description="Address the OTA server binds to.")
     ota_port: Port = Field(8080, description="Port of the OTA server.")
     ota_url: str = Field("http://127.0.0.1:8080", description="OTA server as others reach it.")
+    ddi_tenant: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")] = Field(
+        "default", description="Tenant in the paths of hawkBit's device API, beside `default`."
+    )
+    ddi_poll_interval_s: Annotated[int, Field(ge=1, le=86_399)] = Field(
+        300, description="Seconds after which clients of that API should ask again."
+    )
+    ddi_gateway_token: Annotated[SecretStr, AfterValidator(_none_or_long)] = Field(
+        SecretStr(""),
+        description="GatewayToken that speaks for every device there; none by default.",
+    )
+    ota_max_connections: Annotated[int, Field(ge=10)] = Field(
+        4_096, description="Connections that the OTA server holds at once; others get 503."
+    )
+    ota_allowed_hosts: Annotated[str, AfterValidator(_hosts)] = Field(
+        "",
+        description="Names by which the OTA server may be asked, with commas; any where not set.",
+    )
+    ota_cors_origins: Annotated[str, AfterValidator(_origins)] = Field(
+        "", description="Origins whose pages may read answers (CORS), with commas; none by default."
+    )
+    limits_url: Annotated[SecretStr, AfterValidator(_redis)] = Field(
+        SecretStr(""),
+        description="Redis in which OTA servers count requests together; "
+        "each for itself where not set.",
+    )
+    limits_device_per_hour: NotNegative = Field(
+        100, description="Requests of a device to the OTA server, but for binaries; 0 is no limit."
+    )
+    limits_device_downloads_per_hour: NotNegative = Field(
+        5_000, description="Requests of a device for binaries, each range one; 0 is no limit."
+    )
+    limits_user_per_minute: NotNegative = Field(
+        1_000, description="Requests of a user who has logged in; 0 is no limit."
+    )
+    limits_service_per_minute: NotNegative = Field(
+        20_000, description="Requests of a service with a token of its own; 0 is no limit."
+    )
+    limits_public_per_minute: NotNegative = Field(
+        100, description="Requests of an address without a token that holds; 0 is no limit."
+    )
     ota_url_expires_s: Annotated[int, Field(ge=10, le=86_400)] = Field(
         300, description="Seconds that a presigned download URL is good for (S3)."
     )
@@ -262,6 +334,16 @@ class Settings(BaseSettings):
     celery_workers: Annotated[int, Field(ge=1, le=64)] = Field(
         2, description="Workers for building that the embedded stack starts with celery."
     )
+
+    @property
+    def allowed_hosts(self) -> list[str]:
+        """One by one."""
+        return _items(self.ota_allowed_hosts)
+
+    @property
+    def cors_origins(self) -> list[str]:
+        """One by one."""
+        return _items(self.ota_cors_origins)
 
     @property
     def dagster_port(self) -> int:

@@ -17,7 +17,7 @@ from ota_api.delivery.admission import Admission
 from ota_api.delivery.blocks import BLOCK_BYTES, BlockCache, StoredFile
 from ota_api.ranges import Part
 
-CONNECTION: Final = "zenthos.connection"
+CONNECTION: Final = "zenthos:connection"
 """The ASGI extension that holds the connection's transport."""
 
 FINISHED: Final = "finished"
@@ -80,14 +80,18 @@ class BlobResponse(Response):
             await self._send_part(scope, receive, send)
 
     async def _send_part(self, scope: Scope, receive: Receive, send: Send) -> None:
-        connection = scope.get("extensions", {}).get(CONNECTION)
+        connection: asyncio.Transport | None = scope.get("extensions", {}).get(CONNECTION)
         outcome, position = FAILED, self._part.first
         try:
             while position < self._part.end:
                 piece = await self._next_piece(position)
                 position += len(piece)
-                async with asyncio.timeout(self._admission.patience_s(len(piece))):
-                    await send(_body(piece, more=position < self._part.end))
+                message = _body(piece, more=position < self._part.end)
+                if connection is not None and not connection.get_write_buffer_size():
+                    await send(message)  # there is nothing to wait for: no clock is needed
+                else:
+                    async with asyncio.timeout(self._admission.patience_s(len(piece))):
+                        await send(message)
                 if position < self._part.end and connection and connection.is_closing():
                     outcome = ABORTED
                     return

@@ -47,9 +47,14 @@ class Deliveries:
 
 
 async def send_file(
-    request: Request, deliveries: Deliveries, file: StoredFile, identity: Identity
+    request: Request,
+    deliveries: Deliveries,
+    file: StoredFile,
+    identity: Identity,
+    *,
+    redirect: bool = True,
 ) -> Response:
-    """The answer, by rules 1 to 3."""
+    """The answer, by rules 1 to 3; without rule 2 for clients that cannot follow."""
     asked = request.headers
     if matches_etag(asked.get("if-none-match"), file.etag):
         return Response(None, HTTPStatus.NOT_MODIFIED, _headers(file))
@@ -64,7 +69,7 @@ async def send_file(
             f"the file has {file.size} bytes: ask for a range within them",
             headers={"Content-Range": f"bytes */{file.size}"},
         )
-    if deliveries.store.presigns:
+    if redirect and deliveries.store.presigns:
         return await _redirect(deliveries, file)
     return _send_part(deliveries, file, part, identity)
 

@@ -112,7 +112,7 @@ async def claim_device(
         (resources.throttles.claim_by_device, device_id),
     )
     for throttle, key in attempts:
-        throttle.begin(key, resources.clock())
+        await throttle.begin(key)
     stored = await devices.factory_secret_hash(device_id)
     given = hash_secret(device_id, secret)
     matches = hmac.compare_digest(stored or bytes(len(given)), given)
@@ -123,7 +123,7 @@ async def claim_device(
     await trail.record(Action.DEVICE_CLAIM, f"device {device_id}")
     issued = await issue_token(resources, devices, device_id, farm_id, ends_earlier=True)
     for throttle, key in attempts:
-        throttle.succeed(key)
+        await throttle.succeed(key)
     return issued
 
 

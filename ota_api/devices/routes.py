@@ -8,7 +8,17 @@ from anyio import to_thread
 from fastapi import APIRouter, Depends, Query, Request, Response
 
 from ota_api.audit.repository import AuditRepository
-from ota_api.auth import Admin, AdminToken, Known, OneDevice, Operator, Trail, User, check_own
+from ota_api.auth import (
+    PUBLIC,
+    Admin,
+    AdminToken,
+    Known,
+    OneDevice,
+    Operator,
+    Trail,
+    User,
+    check_own,
+)
 from ota_api.devices.bulk import parse_csv, register_all
 from ota_api.devices.credentials import claim_device, renew_token, revoke_device
 from ota_api.devices.filters import DeviceFilter, Near
@@ -174,7 +184,7 @@ async def post_device_token(
     return await renew_token(resources, DeviceRepository(connection), trail, identity)
 
 
-@router.post("/devices/{device_id}/claim")
+@router.post("/devices/{device_id}/claim", dependencies=PUBLIC)
 async def post_device_claim(
     *,
     device_id: DeviceIdPath,

@@ -6,7 +6,7 @@ from uuid import UUID
 
 from fastapi import APIRouter, BackgroundTasks, Header, Query, Request, Response
 
-from ota_api.auth import User
+from ota_api.auth import PUBLIC, User
 from ota_api.hooks.repository import DeliveryRepository
 from ota_api.hooks.schemas import Delivery, HookAnswer, State
 from ota_api.hooks.service import Incoming, receive
@@ -26,7 +26,7 @@ _OPENAPI: Final[dict[str, Any]] = {
 }
 
 
-@router.post(HOOK_PATH, **_OPENAPI)
+@router.post(HOOK_PATH, dependencies=PUBLIC, **_OPENAPI)
 async def github_release(
     *,
     request: Request,

@@ -4,10 +4,11 @@ from base64 import b64encode
 
 from fastapi import APIRouter
 
+from ota_api.auth import PUBLIC
 from ota_api.keys.schemas import JsonWebKey, JsonWebKeySet, ReleaseKeys
 from ota_api.resources import Opened
 
-router = APIRouter(tags=["keys"])
+router = APIRouter(tags=["keys"], dependencies=PUBLIC)
 
 
 @router.get("/.well-known/jwks.json")

@@ -6,7 +6,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Request, Response
 
 from ota_api.audit.repository import AuditRepository
-from ota_api.auth import Trail, User
+from ota_api.auth import PUBLIC, Trail, User
 from ota_api.problems import problem
 from ota_api.resources import Opened, Transaction, client_address
 from ota_api.sessions.repository import SessionRepository
@@ -25,7 +25,7 @@ async def _verified(
     return credentials.username, stored
 
 
-@router.post("/login")
+@router.post("/login", dependencies=PUBLIC)
 async def post_login(
     verified: Annotated[tuple[str, str], Depends(_verified)],
     resources: Opened,
@@ -38,7 +38,7 @@ async def post_login(
     return await log_in(resources, users, sessions, AuditRepository(connection), verified)
 
 
-@router.post("/refresh", response_model=SessionTokens)
+@router.post("/refresh", response_model=SessionTokens, dependencies=PUBLIC)
 async def post_refresh(
     given: Refresh, resources: Opened, connection: Transaction, response: Response
 ) -> SessionTokens | Response:

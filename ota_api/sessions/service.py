@@ -53,7 +53,7 @@ async def verify_credentials(resources: Resources, given: Credentials, address: 
         (resources.throttles.login_by_account, given.username),
     )
     for throttle, key in attempts:
-        throttle.begin(key, resources.clock())
+        await throttle.begin(key)
     async with resources.pool.connection() as connection:
         stored = await UserRepository(connection).password_hash(given.username)
     matches = await to_thread.run_sync(
@@ -62,7 +62,7 @@ async def verify_credentials(resources: Resources, given: Credentials, address: 
     if stored is None or not matches:
         raise AuthenticationError(REFUSED)
     for throttle, key in attempts:
-        throttle.succeed(key)
+        await throttle.succeed(key)
     return stored
 
 

@@ -3,6 +3,8 @@
 Each request is the first of its kind: what it names is new, and nobody has used it up.
 """
 
+import hashlib
+import hmac
 import secrets
 import time
 from collections.abc import Iterator
@@ -10,7 +12,7 @@ from typing import Any, NamedTuple
 
 import psycopg
 
-from tests.ota_api.conftest import DEVICE_MODEL, Ota
+from tests.ota_api.conftest import DEVICE_MODEL, HOOK_SECRET, Ota
 from tests.ota_api.releases import bundle
 from zenthos_core import passwords, tokens
 from zenthos_core.tokens import Role
@@ -31,6 +33,11 @@ USERS = {
     "operator": (Role.OPERATOR, ["read", "rollback"]),
     "admin": (Role.ADMIN, ["read", "publish", "rollback"]),
 }
+QUERIES = {
+    "/analytics/farm/{farm_id}/summary": "?start_date=2026-11-01&end_date=2026-11-30",
+    "/lineage/impact": "?asset=gold/ml_features&partition=2026-11-23",
+}
+"""Of routes that take no request without."""
 CALLERS = ("anonymous", "device", "other device", *USERS, *SERVICES)
 MUTATING = {"POST", "PUT", "PATCH", "DELETE"}
 
@@ -55,6 +62,7 @@ class Requests:
         self._ota = ota
         self._numbers = iter(range(1, 1_000_000))
         self._device = ""
+        self._alerts: dict[tuple[str, str], str] = {}
         self._rollouts: dict[tuple[str, str], tuple[str, str]] = {}
         ota.register(OTHER_DEVICE)
         ota.publish(ota.signer.model())
@@ -100,6 +108,31 @@ class Requests:
         )  # fmt: skip
         return int(deployment)
 
+    def alert(self, operation: Operation) -> str:
+        """An open alert that the operation is for."""
+        key = (operation.path, self._device)
+        if key not in self._alerts:
+            [(alert,)] = self._execute(
+                "INSERT INTO alerts (alert_type, severity, subject, message)"
+                " VALUES ('a test', 'warning', %s, 'look') RETURNING id",
+                f"alert {next(self._numbers)}",
+            )
+            self._alerts[key] = str(alert)
+        return self._alerts[key]
+
+    def _farm(self) -> str:
+        [(farm,)] = self._execute("SELECT farm_id FROM devices WHERE id = %s", self._device)
+        return str(farm)
+
+    def _new_prediction(self) -> str:
+        [(message,)] = self._execute(
+            "INSERT INTO inference_results (time, message_id, device_id, model_version, result,"
+            " confidence, received_at) VALUES (now(), gen_random_uuid(), %s, 'm', '{}', 0.5, now())"
+            " RETURNING message_id",
+            self._device,
+        )
+        return str(message)
+
     def _new_release(self) -> str:
         number = next(self._numbers)
         release = self._ota.signer.firmware(
@@ -130,19 +163,48 @@ class Requests:
     def path(self, operation: Operation, device_id: str) -> str:
         """With its parameters filled in."""
         self._device = device_id
-        return operation.path.format(
+        path = operation.path + QUERIES.get(operation.path, "")
+        return path.format(
             device_id=device_id,
             device_model=DEVICE_MODEL,
             name="irrigation",
             version="latest",
             kind="model",
             table="ops/devices",
+            farm_id=self._farm() if "{farm_id}" in path else "",
+            alert_id=self.alert(operation) if "{alert_id}" in path else "",
+            message_id=self._new_prediction() if "{message_id}" in path else "",
             rollout_id=self.rollout(operation)[0] if "{rollout_id}" in operation.path else "",
+            **self._ddi_parameters(operation, device_id),
         )
 
-    def body(self, operation: Operation) -> dict[str, Any]:
+    def _ddi_parameters(self, operation: Operation, device_id: str) -> dict[str, object]:
+        """Of hawkBit's device API: an action in the state that the route is for."""
+        if "{controller_id}" not in operation.path:
+            return {}
+        states = {"cancelAction": "aborted", "installedBase": "success"}
+        state = next((states[word] for word in states if word in operation.path), "pending")
+        [(action, name, version)] = self._execute(
+            "UPDATE deployments d SET state = %s FROM rollouts o JOIN releases r"
+            " ON r.id = o.release_id WHERE o.id = d.rollout_id AND o.id = %s AND d.device_id = %s"
+            " RETURNING d.id, r.name, r.version",
+            state, self.rollout(operation)[0], device_id,
+        )  # fmt: skip
+        return {
+            "tenant": "default",
+            "controller_id": device_id,
+            "action_id": action,
+            "module_id": action,
+            "filename": f"{name}-{version}.zip",
+        }
+
+    def body(  # noqa: PLR0911 - a table of bodies
+        self, operation: Operation
+    ) -> dict[str, Any]:
         """What httpx sends; nothing for a route that takes no body."""
         number = next(self._numbers)
+        if "{alert_id}" in operation.path:
+            self.alert(operation)
         device = {"device_id": f"new-{number}", "device_model": DEVICE_MODEL, "device_type": "soil"}
         binary = f"binary {number}".encode()
         bodies: dict[str, Any] = {
@@ -161,8 +223,15 @@ class Requests:
                 release_counter=self._next_counter("firmware-bundle") + 200,  # of `_new_release`
             ),
         }
+        if operation.path.endswith("/feedback"):
+            status = {"execution": "proceeding", "result": {"finished": "none"}}
+            return {"json": {"status": status}}
+        if operation.path.endswith("/configData"):
+            return {"json": {"data": {"board": "gateway"}}}
         if "rollout" in operation.path or operation.path.endswith("/update-status"):
             return self._rollout_body(operation)
+        if operation.path == "/hooks/github-release":
+            return _ping()
         if operation.path == "/devices/bulk":
             header = "device_id,device_model,device_type,farm_name"
             return {"content": f"{header}\nnew-{number},{DEVICE_MODEL},soil,North\n".encode()}
@@ -207,6 +276,14 @@ class Requests:
         with psycopg.connect(self._ota.settings.database_url.get_secret_value()) as connection:
             cursor = connection.execute(query.encode(), values)
             return iter(cursor.fetchall() if cursor.description else [])
+
+
+def _ping() -> dict[str, Any]:
+    """What GitHub sends first, with the HMAC that stands for a token."""
+    body = b'{"zen": "Keep it logically awesome."}'
+    digest = hmac.new(HOOK_SECRET.encode(), body, hashlib.sha256).hexdigest()
+    signature = {"X-GitHub-Event": "ping", "X-Hub-Signature-256": f"sha256={digest}"}
+    return {"content": body, "headers": signature}
 
 
 def random_secret() -> str:

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,9 +32,9 @@ HOOK_SECRET = "secret of the webhook"
 
 
 @contextmanager
-def serving(settings: Settings) -> Iterator[None]:
+def serving(settings: Settings, clock: Callable[[], float] = time.time) -> Iterator[None]:
     """The server in a thread, ready to answer."""
-    app = create_app(settings)
+    app = create_app(settings, clock)
     server = uvicorn.Server(server_config(app, settings))
     thread = threading.Thread(target=server.run)
     thread.start()
@@ -103,7 +103,9 @@ class Ota:
             return connection.execute(query.encode()).fetchall()
 
 
-def make_ota_settings(folder: Path, database_url: str) -> Settings:
+def make_ota_settings(
+    folder: Path, database_url: str, analytics_url: str = "postgresql://127.0.0.1:1/none"
+) -> Settings:
     """Settings of a server with everything in one folder; no broker runs."""
     keys = folder / "keys"
     make_keys(keys, now=time.time())
@@ -111,6 +113,7 @@ def make_ota_settings(folder: Path, database_url: str) -> Settings:
     return Settings(
         home=folder / "home",
         database_url=SecretStr(database_url),
+        analytics_database_url=SecretStr(analytics_url),
         blob_url=(folder / "blobs").as_uri(),
         mqtt_password_file=folder / "passwords",
         mqtt_pid_file=folder / "mosquitto.pid",
@@ -123,6 +126,8 @@ def make_ota_settings(folder: Path, database_url: str) -> Settings:
         trusted_keys_file=keys / "keys.json",
         model_signing_key_file=keys / "model.key",
         online_private_key_file=keys / "online.key",
+        limits_device_per_hour=0,  # tests ask often, all from one address
+        limits_public_per_minute=0,
     )
 
 
@@ -140,20 +145,26 @@ def on_s3(settings: Settings, server: MotoServer, place: Place) -> Settings:
 
 
 @contextmanager
-def running_ota(settings: Settings) -> Iterator[Ota]:
+def running_ota(settings: Settings, clock: Callable[[], float] = time.time) -> Iterator[Ota]:
     """A server, and a client of it."""
     keys = settings.trusted_keys_file.parent
     with (
-        serving(settings),
+        serving(settings, clock),
         httpx.Client(base_url=settings.ota_url, timeout=20, trust_env=False) as client,
     ):
         yield Ota(settings, keys, client, Signer(keys))
 
 
+@pytest.fixture(scope="session")
+def empty_analytics_url(postgres: PostgresServer) -> str:
+    """An analytical database that nobody writes to: the server only reads it."""
+    return migrated_database(postgres, Database.ANALYTICS)
+
+
 @pytest.fixture
-def ota_settings(tmp_path: Path, ops_url: str) -> Settings:
+def ota_settings(tmp_path: Path, ops_url: str, empty_analytics_url: str) -> Settings:
     """Settings of a server of this test's own."""
-    return make_ota_settings(tmp_path, ops_url)
+    return make_ota_settings(tmp_path, ops_url, empty_analytics_url)
 
 
 @pytest.fixture
@@ -164,10 +175,13 @@ def ota(ota_settings: Settings) -> Iterator[Ota]:
 
 
 @pytest.fixture(scope="module")
-def shared_ota(tmp_path_factory: pytest.TempPathFactory, postgres: PostgresServer) -> Iterator[Ota]:
+def shared_ota(
+    tmp_path_factory: pytest.TempPathFactory, postgres: PostgresServer, empty_analytics_url: str
+) -> Iterator[Ota]:
     """A server with a device and a model, for tests of a module that leave no trace in it."""
     url = migrated_database(postgres, Database.OPS)
-    with running_ota(make_ota_settings(tmp_path_factory.mktemp("ota"), url)) as running:
+    folder = tmp_path_factory.mktemp("ota")
+    with running_ota(make_ota_settings(folder, url, empty_analytics_url)) as running:
         running.register()
         running.publish(running.signer.model())
         yield running

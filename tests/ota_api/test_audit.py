@@ -23,6 +23,8 @@ ACTIONS = {
     "POST /devices/{device_id}/decommission": Action.DEVICE_DECOMMISSION,
     "POST /firmware/publish": Action.RELEASE_PUBLISH,
     "POST /models/publish": Action.RELEASE_PUBLISH,
+    "POST /alerts/{alert_id}/acknowledge": Action.ALERT_ACKNOWLEDGE,
+    "POST /alerts/{alert_id}/resolve": Action.ALERT_RESOLVE,
     "POST /rollouts": Action.ROLLOUT_CREATE,
     "POST /rollouts/{rollout_id}/start": Action.ROLLOUT_START,
     "POST /rollouts/{rollout_id}/pause": Action.ROLLOUT_PAUSE,
@@ -31,8 +33,15 @@ ACTIONS = {
     "POST /rollouts/{rollout_id}/rollback": Action.ROLLOUT_ROLLBACK,
     "POST /rollouts/{rollout_id}/evaluate": Action.ROLLOUT_FINISH,
 }
-OWN_LOG = {"POST /devices/{device_id}/update-status"}
-"""What devices report is in deployment_events, step by step."""
+OWN_LOG = {
+    "POST /devices/{device_id}/update-status",
+    "POST /hooks/github-release",
+    "POST /{tenant}/controller/v1/{controller_id}/deploymentBase/{action_id}/feedback",
+    "POST /{tenant}/controller/v1/{controller_id}/cancelAction/{action_id}/feedback",
+    "PUT /{tenant}/controller/v1/{controller_id}/configData",
+}
+"""What devices report is in deployment_events, step by step, and configData is their own; what
+GitHub tells is in webhook_deliveries, and what is published for it in the audit log (test_hooks)."""
 
 
 def connect(ota: Ota) -> psycopg.Connection:

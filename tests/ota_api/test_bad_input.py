@@ -59,7 +59,6 @@ def test_sql_in_string_fields(ota: Ota, text: str) -> None:
         {"farm_name": ""},
         {"farm_name": "  "},
         {"farm_name": " North"},
-        {"farm_name": "a\u0000b"},
         {"farm_name": "a\nb"},
         {"farm_name": "a" * 201},
         {"farm_id": "not a uuid", "farm_name": None},
@@ -143,7 +142,7 @@ def test_publication_that_is_not_base64(shared_ota: Ota, field: str, value: obje
 @pytest.mark.parametrize(
     "change",
     [{"rollout_percentage": 101}, {"rollout_percentage": -1}, {"required": "perhaps"}]
-    + [{"release_notes": notes} for notes in ("a\u0000b", "x" * 10_001, 5)],
+    + [{"release_notes": notes} for notes in ("x" * 10_001, 5)],
     ids=lambda change: str(change)[:40],
 )
 def test_publication_with_bad_settings(shared_ota: Ota, change: dict[str, object]) -> None:

@@ -23,6 +23,7 @@ WHO = {
 WHO["users, devices"] = WHO["users"] | {"device", "other device"}
 WHO["users, the device"] = WHO["users"] | {"device"}
 
+DDI = "/{tenant}/controller/v1/{controller_id}"
 MATRIX = {
     "GET /health": "anyone",
     "GET /health/ready": "anyone",
@@ -62,13 +63,34 @@ MATRIX = {
     "POST /rollouts/{rollout_id}/evaluate": "scope publish",
     "POST /devices/{device_id}/update-status": "the device",
     "GET /devices/{device_id}/deployments": "users, the device",
+    "GET /devices/{device_id}/history": "users, the device",
+    "GET /analytics/farm/{farm_id}/summary": "users",
+    "GET /alerts": "users",
+    "GET /alerts/{alert_id}": "users",
+    "POST /alerts/{alert_id}/acknowledge": "operator, admin",
+    "POST /alerts/{alert_id}/resolve": "operator, admin",
+    "GET /lineage/impact": "operator, admin",
+    "GET /lineage/prediction/{message_id}": "operator, admin",
     "GET /export": "users",
     "GET /export/{table}": "users",
+    "POST /hooks/github-release": "anyone",
+    "GET /hooks/deliveries": "users",
     "GET /audit": "admin",
+    f"GET {DDI}": "the device",
+    f"GET {DDI}/deploymentBase/{{action_id}}": "the device",
+    f"POST {DDI}/deploymentBase/{{action_id}}/feedback": "the device",
+    f"GET {DDI}/installedBase/{{action_id}}": "the device",
+    f"GET {DDI}/cancelAction/{{action_id}}": "the device",
+    f"POST {DDI}/cancelAction/{{action_id}}/feedback": "the device",
+    f"PUT {DDI}/configData": "the device",
+    f"GET {DDI}/softwaremodules/{{module_id}}/artifacts": "the device",
+    f"GET {DDI}/softwaremodules/{{module_id}}/artifacts/{{filename}}": "the device",
+    f"GET {DDI}/softwaremodules/{{module_id}}/artifacts/{{filename}}.MD5SUM": "the device",
 }
 UNDOCUMENTED = {
     *("GET /docs", "GET /docs/oauth2-redirect", "GET /redoc", "GET /openapi.json"),
     *("HEAD /docs", "HEAD /docs/oauth2-redirect", "HEAD /redoc", "HEAD /openapi.json"),
+    f"HEAD {DDI}/softwaremodules/{{module_id}}/artifacts/{{filename}}",
     *("HEAD /firmware/{device_model}/{version}", "HEAD /models/{device_model}/{name}/{version}"),
 }
 """Routes outside the document: itself, and HEAD where a GET is."""
@@ -115,9 +137,9 @@ def call(ota: Ota, requests: Requests, operation: Operation, caller: str) -> int
     """The status; of HEAD too, where there is one, which must be the same."""
     device_id = requests.new_device()
     path, headers = requests.path(operation, device_id), requests.headers(caller, device_id)
-    status = ota.http.request(
-        operation.method, path, headers=headers, **requests.body(operation)
-    ).status_code
+    sent = requests.body(operation)
+    own = headers | sent.pop("headers", {})
+    status = ota.http.request(operation.method, path, headers=own, **sent).status_code
     if operation.method == "GET":
         assert ota.http.head(path, headers=headers).status_code in {status, 405}
     return status

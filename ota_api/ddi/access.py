@@ -1,0 +1,76 @@
+"""Who speaks as a device over DDI.
+
+1. `TargetToken` and `Bearer` carry the device's own token, which must hold as on every route.
+2. `GatewayToken` carries the one secret of ZENTHOS_DDI_GATEWAY_TOKEN, for whichever registered
+   device in use the path names; without that setting nobody has it.
+3. The tenant is `default` or ZENTHOS_DDI_TENANT, in small or capital letters.
+4. A controller id is the device's id; capitals stand for small letters and `_` for `-`, since
+   Zephyr's client makes its own of the board's name. Links repeat what the client wrote.
+"""
+
+import hmac
+from typing import Annotated, Final
+
+from fastapi import Depends, Path
+from fastapi.security import APIKeyHeader
+from opentelemetry import trace
+
+from ota_api.auth import READ, check_own
+from ota_api.resources import Opened, Resources, Transaction
+from ota_api.standing import check_standing
+from zenthos_core.errors import AuthenticationError, NotFoundError, PermissionDeniedError
+from zenthos_core.tokens import Identity, Role
+
+DEFAULT_TENANT: Final = "default"
+
+_header = APIKeyHeader(
+    name="Authorization",
+    auto_error=False,
+    scheme_name="DDI",
+    description="`TargetToken <device token>`, or `Bearer`.",
+)
+_HINT: Final = "send the device's token: Authorization: TargetToken <token>"
+
+TenantPath = Annotated[str, Path(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
+ControllerPath = Annotated[str, Path(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{2,62}$")]
+
+
+async def _controller(
+    resources: Opened,
+    connection: Transaction,
+    tenant: TenantPath,
+    controller_id: ControllerPath,
+    authorization: Annotated[str | None, Depends(_header)],
+) -> Identity:
+    device_id = controller_id.lower().replace("_", "-")
+    scheme, _, token = (authorization or "").partition(" ")
+    identity = _identify(resources, scheme.lower(), token.strip(), device_id)
+    trace.get_current_span().set_attributes(
+        {"enduser.id": identity.subject, "enduser.role": identity.role.value}
+    )
+    if identity.role is not Role.DEVICE:
+        raise PermissionDeniedError(f"this takes the role device, not {identity.role}")
+    if READ not in identity.scopes:
+        raise PermissionDeniedError(f"this takes a token with the scope {READ}")
+    check_own(identity, device_id)
+    await check_standing(connection, identity)
+    if tenant.lower() not in {DEFAULT_TENANT, resources.settings.ddi_tenant.lower()}:
+        raise NotFoundError(f"no tenant {tenant}: use {resources.settings.ddi_tenant}")
+    return identity
+
+
+def _identify(resources: Resources, scheme: str, token: str, device_id: str) -> Identity:
+    """Rules 1 and 2."""
+    if scheme in {"targettoken", "bearer"}:
+        return resources.token_keys.verify(token)
+    if scheme == "gatewaytoken":
+        secret = resources.settings.ddi_gateway_token.get_secret_value()
+        if secret and hmac.compare_digest(secret.encode(), token.encode()):
+            now = int(resources.clock())
+            return Identity(device_id, Role.DEVICE, frozenset({READ}), issued_at=now)
+        raise AuthenticationError("this server takes no such gateway token")
+    raise AuthenticationError(_HINT)
+
+
+Controller = Annotated[Identity, Depends(_controller)]
+"""The device that asks."""

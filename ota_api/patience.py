@@ -1,0 +1,51 @@
+"""How long a client may take to say what it wants.
+
+1. The head of a request comes within HEAD_S of the connection or of its first byte, else the
+   connection is closed: one that sends a header a minute holds nothing.
+2. Between requests a connection may be idle for KEEP_ALIVE_S.
+3. At most ZENTHOS_OTA_MAX_CONNECTIONS are open; whoever comes later gets 503.
+"""
+
+from asyncio import TimerHandle, Transport
+from typing import Final
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+HEAD_S: Final = 15.0
+KEEP_ALIVE_S: Final = 20
+
+
+class PatientProtocol(HttpToolsProtocol):
+    """uvicorn's own, by rule 1."""
+
+    _head_due: TimerHandle | None = None
+
+    def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._await_head()
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._await_head()
+
+    def on_headers_complete(self) -> None:
+        self._stop_waiting()
+        super().on_headers_complete()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_waiting()
+        super().connection_lost(exc)
+
+    def _await_head(self) -> None:
+        if self._head_due is None:
+            self._head_due = self.loop.call_later(HEAD_S, self._give_up)
+
+    def _stop_waiting(self) -> None:
+        if self._head_due is not None:
+            self._head_due.cancel()
+            self._head_due = None
+
+    def _give_up(self) -> None:
+        self._head_due = None
+        if not self.transport.is_closing():
+            self.transport.close()

@@ -1,0 +1,154 @@
+"""JSON in strict form by its rules; bodies and heads that come too slowly."""
+
+import asyncio
+import json
+import socket
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from starlette.exceptions import HTTPException
+
+from ota_api import bodies, patience
+from ota_api.bodies import BodyLimit
+from ota_api.strict_json import MAX_DEPTH, check_json, is_deep
+from tests.ota_api.conftest import Ota, running_ota
+from zenthos_core.errors import InvalidInputError
+from zenthos_core.settings import Settings
+from zenthos_core.tokens import Role
+
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**53), 2**53)
+    | st.text(st.characters(exclude_characters="\x00", exclude_categories=["Cs"])),
+    lambda inner: (
+        st.lists(inner)
+        | st.dictionaries(
+            st.text(st.characters(exclude_characters="\x00", exclude_categories=["Cs"])), inner
+        )
+    ),
+)
+
+
+def depth_of(value: object) -> int:
+    if isinstance(value, dict):
+        return 1 + max(map(depth_of, value.values()), default=0)
+    if isinstance(value, list):
+        return 1 + max(map(depth_of, value), default=0)
+    return 0
+
+
+@given(JSON, st.booleans())
+def test_what_is_json_passes(value: object, ascii_only: bool) -> None:
+    check_json(json.dumps(value, ensure_ascii=ascii_only).encode())
+
+
+@given(st.lists(st.sampled_from("[{"), min_size=1, max_size=140), st.text('"\\[]{}ab'), JSON)
+def test_rule_2_depth_as_a_recursion_finds_it(kinds: list[str], text: str, tail: object) -> None:
+    value: object = text
+    for kind in kinds:
+        value = [value, tail] if kind == "[" else {text: value, f"{text}-": tail}
+    body = json.dumps(value).encode()
+    assert is_deep(body) == (depth_of(value) > MAX_DEPTH)
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        (b"[" * 65 + b"]" * 65, "deep"),
+        (b"[" * 30_000, "deep"),
+        (b'{"a":' * 10_000 + b"1" + b"}" * 10_000, "deep"),
+        (b'["' + b"a" * 60_000, "Unterminated"),
+        (b'{"a": 1, "b": 2, "a": 3}', "twice"),
+        (b'[{"x": {"a": 1, "\\u0061": 2}}]', "twice"),
+        (b'{"a": NaN}', "NaN"),
+        (b'{"a": -Infinity}', "Infinity"),
+        (b'{"a": "x\\u0000y"}', "0000"),
+        (b'{"a": "x\\\\\\u0000y"}', "0000"),
+        (b'{"a": ["\\ud800"]}', "surrogate"),
+        (b'{"a": "\xff"}', "UTF-8"),
+        ('{"a": "é"}'.encode("utf-16"), "UTF-8"),
+        (b"9" * 5000, "JSON"),
+        (b"{", "JSON"),
+        (b'{"a": 1} x', "JSON"),
+    ],
+    ids=lambda value: str(value)[:24],
+)
+def test_rules_1_to_5(body: bytes, reason: str) -> None:
+    with pytest.raises(InvalidInputError, match=reason):
+        check_json(body)
+
+
+def test_what_only_looks_forbidden() -> None:
+    check_json(b'{"a": "x\\\\u0000y"}')
+    check_json(b'{"a": "\\ud83d\\ude00"}')
+    check_json(b"[" * 64 + b"]" * 64)
+    check_json(b'["' + b"[{" * 1000 + b'"]')
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"name": "A", "name": "B"}',
+        b'{"name": "A", "owner": "x\\u0000"}',
+        b'{"name": ' + b"[" * 100 + b"]" * 100 + b"}",
+        b'{"name": "A", "total_area_hectares": NaN}',
+        b'{"name": "\xff"}',
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("kind", ["application/json", "application/problem+json", ""])
+def test_every_json_route_is_strict(shared_ota: Ota, body: bytes, kind: str) -> None:
+    headers = shared_ota.headers(Role.ADMIN) | {"Content-Type": kind}
+    for path in ("/farms", "/auth/login", "/models/publish"):
+        answer = shared_ota.http.post(path, content=body, headers=headers)
+        assert answer.status_code == 400
+        assert answer.headers["content-type"] == "application/problem+json"
+        assert answer.json()["detail"].startswith("the body: ")
+    assert shared_ota.rows("SELECT FROM farms WHERE name IN ('A', 'B')") == []
+
+
+@pytest.mark.parametrize("gap_s", [0.0, 100.0])
+def test_a_body_that_does_not_come(monkeypatch: pytest.MonkeyPatch, gap_s: float) -> None:
+    """A pause, or drop by drop until the time is up."""
+    monkeypatch.setattr(bodies, "PAUSE_S", 0.05)
+    now = 0.0
+
+    async def receive() -> dict:
+        nonlocal now
+        if not gap_s:
+            await asyncio.sleep(60)
+        now += gap_s
+        return {"type": "http.request", "body": b"[", "more_body": True}
+
+    async def read(scope: dict, receive: object, send: object) -> None:
+        while True:
+            await receive()  # type: ignore[operator]
+
+    limited = BodyLimit(read, lambda _: 1000, monotonic=lambda: now)
+    scope = {"type": "http", "path": "/farms", "headers": []}
+    with pytest.raises(HTTPException) as error:
+        asyncio.run(limited(scope, receive, None))  # type: ignore[arg-type]
+    assert error.value.status_code == 408
+
+
+def test_a_head_that_does_not_come(ota_settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(patience, "HEAD_S", 0.4)
+    with running_ota(ota_settings) as ota:
+        whole = b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n"
+        for start in (b"", b"GET /hea", whole + b"GET /health HTTP/1.1\r\nX-a: b\r\n"):
+            with socket.create_connection(("127.0.0.1", ota.settings.ota_port), 10) as client:
+                client.sendall(start)
+                began = time.monotonic()
+                received = b""
+                while part := client.recv(4096):
+                    received += part
+                assert time.monotonic() - began < 8
+                assert received.count(b"200 OK") == start.count(b"\r\n\r\n")
+        with socket.create_connection(("127.0.0.1", ota.settings.ota_port), 10) as client:
+            for _ in range(2):  # idle in between for longer than a head may take
+                client.sendall(whole)
+                assert b"200 OK" in client.recv(4096)
+                time.sleep(0.6)
