@@ -16,6 +16,10 @@ from ota_api.devices.schemas import MAX_BULK_BYTES
 from ota_api.export.routes import router as export
 from ota_api.farms.routes import router as farms
 from ota_api.health.routes import router as health
+from ota_api.hooks.routes import HOOK_PATH
+from ota_api.hooks.routes import router as hooks
+from ota_api.hooks.schemas import MAX_HOOK_BYTES
+from ota_api.hooks.worker import working
 from ota_api.keys.routes import router as keys
 from ota_api.problems import install_problem_handlers
 from ota_api.releases.routes import PUBLISH_PATHS
@@ -31,6 +35,7 @@ from zenthos_core.settings import Settings
 _BODY_LIMITS: Final = {
     **dict.fromkeys(PUBLISH_PATHS, MAX_PUBLISH_BYTES),
     BULK_PATH: MAX_BULK_BYTES,
+    HOOK_PATH: MAX_HOOK_BYTES,
 }
 
 
@@ -39,7 +44,7 @@ def create_app(settings: Settings, clock: Callable[[], float] = time.time) -> Fa
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with open_resources(settings, clock) as resources:
+        async with open_resources(settings, clock) as resources, working(resources):
             app.state.resources = resources
             yield
 
@@ -54,6 +59,7 @@ def create_app(settings: Settings, clock: Callable[[], float] = time.time) -> Fa
     app.add_middleware(RequestRecorder)
     install_problem_handlers(app)
     # Routes are tried one after another: check-ins, which are nearly all requests, come first.
-    for router in (releases, health, keys, sessions, farms, devices, rollouts, export, audit):
+    routers = (releases, health, keys, sessions, farms, devices, rollouts, hooks, export, audit)
+    for router in routers:
         app.include_router(router)
     return app

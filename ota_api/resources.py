@@ -1,5 +1,6 @@
 """What requests work with, opened once when the server starts and handed in."""
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -102,6 +103,8 @@ class Resources:
     exports: ExportSlots
     deliveries: Deliveries
     clock: Callable[[], float]
+    hook_calls: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when GitHub has told of a release."""
     throttles: Throttles = field(default_factory=Throttles)
     hashing: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(HASHES_AT_A_TIME))
 

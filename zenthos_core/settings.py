@@ -171,6 +171,26 @@ class Settings(BaseSettings):
     ota_slow_after_s: Annotated[float, Field(gt=0)] = Field(
         30, description="Seconds that a client may stall before that rate counts."
     )
+    github_webhook_secret: SecretStr = Field(
+        SecretStr(""), description="Secret of GitHub's webhook; without one, it is not heard."
+    )
+    github_webhook_previous_secret: SecretStr = Field(
+        SecretStr(""), description="The one before it, while the secret is replaced."
+    )
+    github_asset_hosts: str = Field(
+        "github.com,api.github.com,objects.githubusercontent.com,"
+        "release-assets.githubusercontent.com",
+        description="Hosts (https) or origins that assets of releases may be fetched from.",
+    )
+    github_token: SecretStr = Field(
+        SecretStr(""), description="Token for assets of private repositories; told to GitHub alone."
+    )
+    github_rollout_percentage: Annotated[int, Field(ge=0, le=100)] = Field(
+        100, description="Devices that a release from GitHub is offered to at once."
+    )
+    github_retry_s: Annotated[float, Field(gt=0, le=300)] = Field(
+        5, description="Seconds before assets are asked for again; twice as long each time."
+    )
     token_private_key_file: Path = Field(
         Path(".zenthos/keys/token.pem"), description="ES256 key that signs tokens (OTA server)."
     )
@@ -211,6 +231,13 @@ class Settings(BaseSettings):
     dagster_url: str = Field("http://127.0.0.1:3000", description="Dagster webserver.")
     alert_webhook_url: SecretStr = Field(
         SecretStr(""), description="Receives failures of the lineage as JSON; none by default."
+    )
+    alert_offline_reports: AtLeastOne = Field(
+        3, description="Reports that a device misses before it is an alert; an hour at least."
+    )
+    low_battery_v: Positive = Field(3.3, description="Battery voltage below which is an alert.")
+    update_silent_days: Positive = Field(
+        3, description="Days that a device sends data and asks for no update before it is an alert."
     )
     postgres_bin: Path | None = Field(
         None, description="Folder with pg_dump and pg_restore; from PATH where it is not set."

@@ -28,6 +28,7 @@ from zenthos_core.tokens import Role
 
 DEVICE_ID = "field-sensor-001"
 DEVICE_MODEL = "esp32-s3"
+HOOK_SECRET = "secret of the webhook"
 
 
 @contextmanager
@@ -115,6 +116,7 @@ def make_ota_settings(folder: Path, database_url: str) -> Settings:
         mqtt_pid_file=folder / "mosquitto.pid",
         ota_port=port,
         ota_url=f"http://127.0.0.1:{port}",
+        github_webhook_secret=SecretStr(HOOK_SECRET),
         token_private_key_file=keys / "token.pem",
         token_public_key_file=keys / "token.pub.pem",
         root_public_key_file=keys / "root.pub",
