@@ -27,9 +27,13 @@ _READ: Final = """
 SELECT d.id, c.version, d.device_model, d.farm_id, d.tags, d.firmware_version, d.model_version,
   d.decommissioned_at IS NULL, d.tokens_valid_from, p.id, p.rollout_id, p.state, p.reason
 FROM devices d CROSS JOIN catalogue c
-LEFT JOIN deployments p ON p.device_id = d.id AND p.rollout_id = ANY(%s)
+LEFT JOIN LATERAL (
+  SELECT id, rollout_id, state, reason FROM deployments
+  WHERE device_id = d.id AND rollout_id = ANY(%s) OFFSET 0
+) p ON true
 WHERE d.id = ANY(%s)
 """
+"""OFFSET 0: device by device; joined as a whole, all deployments of a rollout would be read."""
 
 
 class Asker(msgspec.Struct, frozen=True):
