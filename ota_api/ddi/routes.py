@@ -132,6 +132,7 @@ async def list_artifacts(actions: DeviceActions, module_id: ActionId) -> list[Ar
     return await actions.artifacts(module_id)
 
 
+@router.head(f"{MODULE}/{{filename}}.MD5SUM", include_in_schema=False)
 @router.get(f"{MODULE}/{{filename}}.MD5SUM", response_class=PlainTextResponse, responses=_OVER)
 async def get_md5sum(actions: DeviceActions, module_id: ActionId, filename: FileName) -> str:
     """As `md5sum` writes it."""

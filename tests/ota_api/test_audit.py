@@ -38,8 +38,8 @@ OWN_LOG = {
     "POST /{tenant}/controller/v1/{controller_id}/cancelAction/{action_id}/feedback",
     "PUT /{tenant}/controller/v1/{controller_id}/configData",
 }
-"""What devices report is in deployment_events, step by step, and configData is their own; what GitHub
-tells is in webhook_deliveries, and what is published for it in the audit log (test_hooks)."""
+"""What devices report is in deployment_events, step by step, and configData is their own; what
+GitHub tells is in webhook_deliveries, what is published for it in the audit log (test_hooks)."""
 
 
 def connect(ota: Ota) -> psycopg.Connection:

@@ -153,6 +153,7 @@ def test_the_artifact_whole_in_part_and_by_name(device: DdiDevice) -> None:
     md5sum = device.send("GET", artifact["_links"]["md5sum"]["href"])
     assert md5sum.text == f"{artifact['hashes']['md5']}  {artifact['filename']}\n"
     assert md5sum.headers["content-type"].startswith("text/plain")
+    assert device.send("HEAD", artifact["_links"]["md5sum"]["href"]).status_code == 200
     listed = device.send("GET", f"/softwaremodules/{action['id']}/artifacts").json()
     assert listed == [artifact]
     for name in ("other.swu", "gateway-v1.2.0.bin", "other.swu.MD5SUM", "..%2Fkeys.json"):
