@@ -11,11 +11,11 @@
 import hmac
 from typing import Annotated, Final
 
-from fastapi import Depends, Path
+from fastapi import Depends, Path, Request
 from fastapi.security import APIKeyHeader
 from opentelemetry import trace
 
-from ota_api.auth import READ, check_own
+from ota_api.auth import READ, check_own, verified_or_counted
 from ota_api.resources import Opened, Resources, Transaction
 from ota_api.standing import check_standing
 from zenthos_core.errors import AuthenticationError, NotFoundError, PermissionDeniedError
@@ -29,13 +29,13 @@ _header = APIKeyHeader(
     scheme_name="DDI",
     description="`TargetToken <device token>`, or `Bearer`.",
 )
-_HINT: Final = "send the device's token: Authorization: TargetToken <token>"
 
 TenantPath = Annotated[str, Path(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 ControllerPath = Annotated[str, Path(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{2,62}$")]
 
 
-async def _controller(
+async def _controller(  # noqa: PLR0917 - dependencies
+    request: Request,
     resources: Opened,
     connection: Transaction,
     tenant: TenantPath,
@@ -44,7 +44,11 @@ async def _controller(
 ) -> Identity:
     device_id = controller_id.lower().replace("_", "-")
     scheme, _, token = (authorization or "").partition(" ")
-    identity = _identify(resources, scheme.lower(), token.strip(), device_id)
+    if scheme.lower() == "gatewaytoken":
+        identity = await _gateway(request, resources, token.strip(), device_id)
+    else:
+        known = scheme.lower() in {"targettoken", "bearer"}
+        identity = await verified_or_counted(request, resources, token.strip() if known else None)
     trace.get_current_span().set_attributes(
         {"enduser.id": identity.subject, "enduser.role": identity.role.value}
     )
@@ -59,17 +63,16 @@ async def _controller(
     return identity
 
 
-def _identify(resources: Resources, scheme: str, token: str, device_id: str) -> Identity:
-    """Rules 1 and 2."""
-    if scheme in {"targettoken", "bearer"}:
-        return resources.token_keys.verify(token)
-    if scheme == "gatewaytoken":
-        secret = resources.settings.ddi_gateway_token.get_secret_value()
-        if secret and hmac.compare_digest(secret.encode(), token.encode()):
-            now = int(resources.clock())
-            return Identity(device_id, Role.DEVICE, frozenset({READ}), issued_at=now)
+async def _gateway(request: Request, resources: Resources, token: str, device_id: str) -> Identity:
+    """Rule 2; the request counts as the device's."""
+    secret = resources.settings.ddi_gateway_token.get_secret_value()
+    if not secret or not hmac.compare_digest(secret.encode(), token.encode()):
+        await resources.limits.count_public(request.scope)
         raise AuthenticationError("this server takes no such gateway token")
-    raise AuthenticationError(_HINT)
+    now = int(resources.clock())
+    identity = Identity(device_id, Role.DEVICE, frozenset({READ}), issued_at=now)
+    await resources.limits.count(request.scope, identity)
+    return identity
 
 
 Controller = Annotated[Identity, Depends(_controller)]

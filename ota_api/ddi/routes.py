@@ -16,6 +16,7 @@ from ota_api.ddi.schemas import (
 )
 from ota_api.ddi.service import Actions, file_of
 from ota_api.delivery.service import send_file
+from ota_api.problems import MEDIA_TYPE
 from ota_api.releases.counting import count_download
 from ota_api.resources import Opened, Transaction
 from zenthos_core.errors import NotFoundError
@@ -35,11 +36,21 @@ router = APIRouter(
     tags=["hawkBit DDI"],
     default_response_class=HalResponse,
 )
-_OMIT: Final[dict[str, Any]] = {"response_model_exclude_none": True}
-_EMPTY: Final[dict[str, Any]] = {"response_class": Response, "status_code": 200}
-_BINARY: Final[dict[int | str, dict[str, Any]]] = {
+_OVER: Final[dict[int | str, dict[str, Any]]] = {
+    410: {"description": "The action is over.", "content": {MEDIA_TYPE: {}}}
+}
+_OMIT: Final[dict[str, Any]] = {"response_model_exclude_none": True, "responses": _OVER}
+_EMPTY: Final[dict[str, Any]] = {
+    "response_class": Response,
+    "status_code": 200,
+    "responses": _OVER,
+}
+_BINARY: Final[dict[int | str, dict[str, Any]]] = _OVER | {
     200: {"content": {"application/octet-stream": {}}},
     206: {"content": {"application/octet-stream": {}}, "description": "The range asked for."},
+    302: {"description": "It is on S3."},
+    304: {"description": "The device has it."},
+    416: {"description": "The range lies outside the file.", "content": {MEDIA_TYPE: {}}},
 }
 
 ActionId = Annotated[int, Path(ge=1, le=2**63 - 1)]
@@ -121,7 +132,8 @@ async def list_artifacts(actions: DeviceActions, module_id: ActionId) -> list[Ar
     return await actions.artifacts(module_id)
 
 
-@router.get(f"{MODULE}/{{filename}}.MD5SUM", response_class=PlainTextResponse)
+@router.head(f"{MODULE}/{{filename}}.MD5SUM", include_in_schema=False)
+@router.get(f"{MODULE}/{{filename}}.MD5SUM", response_class=PlainTextResponse, responses=_OVER)
 async def get_md5sum(actions: DeviceActions, module_id: ActionId, filename: FileName) -> str:
     """As `md5sum` writes it."""
     action = await actions.artifact(module_id, filename)

@@ -190,6 +190,7 @@ class Requests:
             " RETURNING d.id, r.name, r.version",
             state, self.rollout(operation)[0], device_id,
         )  # fmt: skip
+        self._execute("UPDATE releases SET md5 = 'of a release' WHERE md5 IS NULL")
         return {
             "tenant": "default",
             "controller_id": device_id,
@@ -223,11 +224,8 @@ class Requests:
                 release_counter=self._next_counter("firmware-bundle") + 200,  # of `_new_release`
             ),
         }
-        if operation.path.endswith("/feedback"):
-            status = {"execution": "proceeding", "result": {"finished": "none"}}
-            return {"json": {"status": status}}
-        if operation.path.endswith("/configData"):
-            return {"json": {"data": {"board": "gateway"}}}
+        if "{controller_id}" in operation.path:
+            return self._ddi_body(operation)
         if "rollout" in operation.path or operation.path.endswith("/update-status"):
             return self._rollout_body(operation)
         if operation.path == "/hooks/github-release":
@@ -242,6 +240,13 @@ class Requests:
     def _next_counter(self, kind: str) -> int:
         answer = self._ota.send("GET", f"/release-counters/{DEVICE_MODEL}/{kind}")
         return int(answer.json()["next"])
+
+    def _ddi_body(self, operation: Operation) -> dict[str, Any]:
+        self.rollout(operation)
+        if operation.path.endswith("/configData"):
+            return {"json": {"data": {"board": "gateway"}}}
+        status = {"execution": "proceeding", "result": {"finished": "none"}}
+        return {"json": {"status": status}} if operation.method in MUTATING else {}
 
     def _rollout_body(self, operation: Operation) -> dict[str, Any]:
         if operation.method == "GET":

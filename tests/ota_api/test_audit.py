@@ -41,7 +41,7 @@ OWN_LOG = {
     "PUT /{tenant}/controller/v1/{controller_id}/configData",
 }
 """What devices report is in deployment_events, step by step, and configData is their own; what
-GitHub tells is in webhook_deliveries, and what is published for it in the audit log (test_hooks)."""
+GitHub tells is in webhook_deliveries, what is published for it in the audit log (test_hooks)."""
 
 
 def connect(ota: Ota) -> psycopg.Connection:

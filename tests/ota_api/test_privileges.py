@@ -91,6 +91,7 @@ UNDOCUMENTED = {
     *("GET /docs", "GET /docs/oauth2-redirect", "GET /redoc", "GET /openapi.json"),
     *("HEAD /docs", "HEAD /docs/oauth2-redirect", "HEAD /redoc", "HEAD /openapi.json"),
     f"HEAD {DDI}/softwaremodules/{{module_id}}/artifacts/{{filename}}",
+    f"HEAD {DDI}/softwaremodules/{{module_id}}/artifacts/{{filename}}.MD5SUM",
     *("HEAD /firmware/{device_model}/{version}", "HEAD /models/{device_model}/{name}/{version}"),
 }
 """Routes outside the document: itself, and HEAD where a GET is."""
