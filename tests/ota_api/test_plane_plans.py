@@ -17,7 +17,7 @@ from ota_api.history.merge import Cursor
 from ota_api.history.repository import Question
 from ota_api.history.schemas import Resolution
 from ota_api.lineage import repository as lineage
-from tests.ota_api.planes import TODAY, day_partition, ago, at
+from tests.ota_api.planes import TODAY, ago, at, day_partition
 
 FARMS = 20
 DEVICES = 100
