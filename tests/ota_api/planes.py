@@ -71,7 +71,7 @@ class Planes:
     def built(self, asset: str, *days: date, finished: datetime | None = None) -> None:
         """Rows of etl_runs: built after the day's end unless said otherwise."""
         for day in days:
-            row = {"asset": asset, "partition": str(day), "input_checksum": "in"}
+            row: dict[str, Any] = {"asset": asset, "partition": str(day), "input_checksum": "in"}
             row |= {"output_checksum": f"out of {day}", "rows_in": 1, "rows_out": 1}
             row |= {"duration_s": 1, "run_id": "run-1"}
             moment = finished or at(day + timedelta(days=1), 2)
