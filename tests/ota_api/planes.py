@@ -44,7 +44,7 @@ class Planes:
 
     def hot(self, device_id: str, farm: UUID, time: datetime, **columns: Any) -> UUID:
         """A reading as ingest stores it; its message id."""
-        self.ops(_partition("telemetry_hot", time))
+        self.ops(day_partition("telemetry_hot", time))
         row = {"message_id": uuid4(), "received_at": time, **columns}
         row |= {"device_id": device_id, "farm_id": farm, "time": time}
         self.ops(*_insert("telemetry_hot", row))
@@ -52,7 +52,7 @@ class Planes:
 
     def cold(self, device_id: str, farm: UUID, time: datetime, **columns: Any) -> UUID:
         """A reading as gold/telemetry_historical has it."""
-        self.analytics(_partition("telemetry_historical", time))
+        self.analytics(day_partition("telemetry_historical", time))
         row = {"message_id": uuid4(), "received_at": time, "quality": "", **columns}
         row |= {"device_id": device_id, "farm_id": farm, "time": time, "irrigation_event": False}
         self.analytics(*_insert("telemetry_historical", row))
@@ -71,7 +71,7 @@ class Planes:
     def built(self, asset: str, *days: date, finished: datetime | None = None) -> None:
         """Rows of etl_runs: built after the day's end unless said otherwise."""
         for day in days:
-            row = {"asset": asset, "partition": str(day), "input_checksum": "in"}
+            row: dict[str, Any] = {"asset": asset, "partition": str(day), "input_checksum": "in"}
             row |= {"output_checksum": f"out of {day}", "rows_in": 1, "rows_out": 1}
             row |= {"duration_s": 1, "run_id": "run-1"}
             moment = finished or at(day + timedelta(days=1), 2)
@@ -94,7 +94,8 @@ def _insert(table: str, row: dict[str, Any]) -> tuple[Any, ...]:
     return f"INSERT INTO {table} ({', '.join(row)}) VALUES ({places})", *row.values()
 
 
-def _partition(table: str, time: datetime) -> str:
+def day_partition(table: str, time: datetime) -> str:
+    """SQL that makes the partition of a day where it is missing."""
     day = time.date()
     return (
         f"CREATE TABLE IF NOT EXISTS {table}_{day:%Y%m%d} PARTITION OF {table}"

@@ -47,7 +47,7 @@ def test_an_open_alert_counts_on(ota: Ota) -> None:
 
 def test_an_acknowledged_alert_counts_on_and_stays_acknowledged(ota: Ota) -> None:
     raise_alert(ota)
-    act(ota, *alerts(ota), "acknowledge")
+    act(ota, alerts(ota)[0], "acknowledge")
     raise_alert(ota)
     [alert] = alerts(ota)
     assert (alert["occurrences"], alert["state"]) == (2, "acknowledged")
@@ -55,7 +55,7 @@ def test_an_acknowledged_alert_counts_on_and_stays_acknowledged(ota: Ota) -> Non
 
 def test_a_resolved_alert_opens_anew(ota: Ota) -> None:
     raise_alert(ota)
-    act(ota, *alerts(ota), "resolve")
+    act(ota, alerts(ota)[0], "resolve")
     raise_alert(ota, NOON + timedelta(hours=1))
     assert [(a["state"], a["occurrences"]) for a in alerts(ota)] == [("open", 1), ("resolved", 1)]
 

@@ -92,7 +92,7 @@ def test_rules_1_to_3_pages_hold_every_reading_once_in_order(
             [p for p in side if after is None or key_of(p) > after][: limit + 1]
             for side in (hot, cold)
         ]
-        page, after = merge(*sides, limit, in_hot)
+        page, after = merge(sides[0], sides[1], limit, in_hot)
         assert len(page) <= limit
         pages += page
         if after is None:
