@@ -48,8 +48,8 @@ WITH_BODY: Final = {
 PROBES: Final = ("/health", "/health/ready", "/metrics")
 _REFERENCE: Final = {"schema": {"$ref": "#/components/schemas/Problem"}}
 _GENERATED: Final = ("HTTPValidationError", "ValidationError")
-_CREDENTIALS: Final = ("/auth/", "/claim")
-"""In the body: 401 without a token in the header."""
+_CREDENTIALS: Final = ("/auth/", "/claim", "/hooks/github")
+"""In the body, or over it: 401 without a token in the header."""
 
 
 def document_problems(app: FastAPI) -> None:

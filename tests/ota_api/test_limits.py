@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Iterator
 
+import httpx
 import pytest
 from pydantic import SecretStr
 
@@ -199,7 +200,7 @@ def test_rule_3_strangers_and_bad_tokens_are_counted_together(few: Settings) -> 
     with running_ota(few) as ota:
         bad = {"Authorization": "Bearer a.b.c"}
         statuses = [
-            ota.http.get("/keys.json").status_code,
+            early_in_a_window(ota).status_code,
             ota.http.get("/devices", headers=bad).status_code,
             ota.http.get("/devices").status_code,
             ota.http.get("/keys.json", headers=bad).status_code,
@@ -209,6 +210,16 @@ def test_rule_3_strangers_and_bad_tokens_are_counted_together(few: Settings) -> 
         assert {ota.http.get("/health").status_code for _ in range(9)} == {200}
         assert ota.http.get("/metrics").status_code == 200
         assert ota.send("GET", "/devices").status_code == 200
+
+
+def early_in_a_window(ota: Ota) -> httpx.Response:
+    """The first answer of a window that does not end soon."""
+    while True:
+        answer = ota.http.get("/keys.json")
+        left_s = int(answer.headers["ratelimit"].rpartition("t=")[2])
+        if left_s > 15 and "r=2" in answer.headers["ratelimit"]:
+            return answer
+        time.sleep(left_s + 0.1)
 
 
 async def test_two_workers_count_together_in_redis(redis_server: RedisServer) -> None:

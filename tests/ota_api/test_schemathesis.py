@@ -1,6 +1,6 @@
 """The whole OpenAPI document, fuzzed on the real server: no 5xx, and it tells the truth.
 
-As an admin, as a device and as nobody; with data that fits the document and with data that does not.
+As an admin, a device and nobody; with data that fits the document, and with data that does not.
 """
 
 from collections.abc import Callable, Iterator
@@ -9,6 +9,7 @@ import pytest
 import requests
 import schemathesis
 from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis.errors import Unsatisfiable
 from schemathesis import GenerationMode
 from schemathesis.checks import not_a_server_error
 from schemathesis.schemas import APIOperation
@@ -41,6 +42,9 @@ UNJUDGED = {
 
 def all_operations(ota: Ota) -> Iterator[APIOperation]:
     document = ota.http.get("/openapi.json").json()
+    for item in document["paths"].values():
+        for described in item.values():
+            described.pop("security", None)  # the caller's token is not made up
     schema = schemathesis.openapi.from_dict(document)
     for result in schema.get_all_operations():
         yield result.ok()
@@ -54,12 +58,15 @@ def fuzz(ota: Ota, role: Role | None, mode: GenerationMode, examples: int) -> li
         for operation in all_operations(ota):
             try:
                 check_of(ota, role, operation, mode, examples, session)()
-            except (Exception, ExceptionGroup) as error:  # noqa: BLE001 - all are told at once
-                found.append(f"{operation.label}: {error}"[:1500])
+            except Unsatisfiable:
+                continue  # it takes nothing that could be wrong
+            except BaseExceptionGroup as error:
+                told = " ".join(str(one) for one in error.exceptions)
+                found.append(f"{operation.label}: {told} {error}"[:900])
     return found
 
 
-def check_of(
+def check_of(  # noqa: PLR0917 - what a case is made of
     ota: Ota,
     role: Role | None,
     operation: APIOperation,
