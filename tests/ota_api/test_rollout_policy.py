@@ -27,6 +27,7 @@ PLAN = Plan(
     error_threshold=0.1,
     min_devices=10,
     control_percentage=0,
+    timeout_s=86_400,
     phase_started_at=NOW - 3600,
 )
 GOOD = Counts(members=100, answering=100, succeeded=95, phase_succeeded=95, phase_failed=5)
