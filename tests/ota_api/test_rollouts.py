@@ -1,341 +1,351 @@
-"""Rollouts of a real server: devices report, the policy decides, people steer."""
+"""Rollouts on the real server: who is offered a release, what proves it, what stops it."""
 
-import asyncio
-import hashlib
 import time
-from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
+import uuid
+from collections.abc import Iterator
 from typing import Any
-from uuid import UUID
 
-import httpx
 import psycopg
 import pytest
-from psycopg import AsyncConnection
 
-from ota_api.audit.repository import AuditRepository
-from ota_api.audit.service import Actor, AuditTrail
-from ota_api.rollouts.repository import RolloutRepository
-from ota_api.rollouts.service import Rollouts
 from tests.ota_api.conftest import DEVICE_MODEL, Ota
 from tests.ota_api.releases import bundle
 from zenthos_core.tokens import Role
 
-VERSION = "v1.2.0"
+VERSION = "v1.0.0"
+COHORT = {"devices": 10, "readings": 500, "gap_rate": 0.0, "range_violation_rate": 0.0}
 
 
-class Field:
-    """A server with a release, and devices."""
+class Fleet:
+    """Devices of a farm, a firmware release, and ways to move both."""
 
-    def __init__(self, ota: Ota) -> None:
+    def __init__(self, ota: Ota, devices: int) -> None:
         self.ota = ota
-        self.counters: dict[int, int] = {}
-        self._releases = 0
-        self.sha256 = ""
-        self.execute("CREATE TABLE telemetry_now PARTITION OF telemetry_hot DEFAULT")
+        self.devices = [f"unit-{number:03}" for number in range(devices)]
+        for device in self.devices:
+            assert ota.register(device).status_code == 201
+        self.execute("UPDATE devices SET last_seen = now(), created_at = now() - INTERVAL '9 days'")
+        self.release = self.publish(VERSION, 1)
+        self.counters: dict[str, int] = {}
 
-    def execute(self, query: str, *values: object) -> list[tuple[Any, ...]]:
-        url = self.ota.settings.database_url.get_secret_value()
-        with psycopg.connect(url) as connection:
-            cursor = connection.execute(query.encode(), values)
-            return cursor.fetchall() if cursor.description else []
-
-    def devices(self, count: int) -> list[str]:
-        """Alive, and asking since the day before."""
-        names = [f"field-{number:02}" for number in range(count)]
-        for name in names:
-            assert self.ota.register(name).status_code == 201
-        self.execute(
-            "UPDATE devices SET last_seen = now(), checked_in_at = now() - INTERVAL '1 day',"
-            " created_at = now() - INTERVAL '9 days'"
+    def publish(self, version: str, counter: int) -> dict[str, Any]:
+        """A release that nothing offers yet."""
+        body = self.ota.signer.firmware(
+            bundle(version.encode()), version=version, release_counter=counter
         )
-        return names
+        answer = self.ota.publish({**body, "rollout_percentage": 0}, path="/firmware/publish")
+        assert answer.status_code == 201, answer.text
+        found = self.ota.send("GET", f"/firmware/{DEVICE_MODEL}/{version}").json()
+        return {**found, "id": answer.json()["id"]}
 
-    def release(self, version: str = VERSION) -> str:
-        self._releases += 1
-        binary = bundle(version.encode())
-        release = self.ota.signer.firmware(binary, version=version, release_counter=self._releases)
-        body = {**release, "rollout_percentage": 0}
-        answer = self.ota.publish(body, path="/firmware/publish").json()
-        self.sha256 = hashlib.sha256(binary).hexdigest()
-        return str(answer["id"])
-
-    def rollout(self, release: str | None = None, **changes: object) -> str:
-        body = {"release_id": release or self.release(), "phases": [100], **changes}
-        answer = self.send("POST", "/rollouts", json=body)
+    def roll_out(self, **wanted: Any) -> str:
+        """A rollout of the release; its id."""
+        body = {"release_id": self.release["id"], "phases": [100], **wanted}
+        answer = self.ota.send("POST", "/rollouts", json=body)
         assert answer.status_code == 201, answer.text
         return str(answer.json()["id"])
 
-    def send(self, method: str, path: str, **options: Any) -> httpx.Response:
-        return self.ota.send(method, path, Role.ADMIN, **options)
+    def check_in(self, device: str) -> dict[str, Any]:
+        """What the device is offered, or the problem."""
+        headers = self.ota.headers(Role.DEVICE, device)
+        answer = self.ota.http.get(f"/firmware/{DEVICE_MODEL}/latest", headers=headers)
+        return {"status_code": answer.status_code, **answer.json()}
 
-    def steer(self, rollout: str, step: str, **body: object) -> httpx.Response:
-        return self.send("POST", f"/rollouts/{rollout}/{step}", json=body)
+    def report(self, device: str, deployment_id: int, state: str, **told: Any) -> Any:
+        """The answer to a report with the device's next counter."""
+        self.counters[device] = self.counters.get(device, 0) + 1
+        body = {"deployment_id": deployment_id, "report_counter": self.counters[device]}
+        return self.ota.http.post(
+            f"/devices/{device}/update-status",
+            headers=self.ota.headers(Role.DEVICE, device),
+            json={**body, "state": state, **told},
+        )
 
-    def evaluate(self, rollout: str) -> dict[str, Any]:
-        answer = self.steer(rollout, "evaluate")
+    def update(self, device: str) -> int:
+        """Up to the confirmed boot; the deployment's id."""
+        offer = self.check_in(device)
+        assert offer["status_code"] == 200, offer
+        told = {"version": offer["version"], "sha256": offer["sha256"]}
+        assert self.report(device, offer["deployment_id"], "rebooting").status_code == 200
+        answer = self.report(device, offer["deployment_id"], "success", **told)
+        assert answer.json()["state"] == "rebooting", answer.text
+        return int(offer["deployment_id"])
+
+    def read(self, device: str, times: int = 3, version: str = VERSION, **columns: Any) -> None:
+        """Readings that ingest has stored."""
+        values = {"firmware_version": version, **columns}
+        names = ", ".join(values)
+        for _ in range(times):
+            self.execute(
+                "INSERT INTO telemetry_hot"
+                f" (time, message_id, device_id, farm_id, received_at, {names})"
+                f" SELECT now(), %s, id, farm_id, now(), {', '.join(['%s'] * len(values))}"
+                " FROM devices WHERE id = %s",
+                uuid.uuid4(), *values.values(), device,
+            )  # fmt: skip
+
+    def prove(self, device: str) -> None:
+        """An update that has succeeded but for the evaluation."""
+        self.update(device)
+        self.read(device)
+
+    def evaluate(self, rollout: str, **evidence: Any) -> dict[str, Any]:
+        """What the lineage's sensor has decided."""
+        answer = self.ota.send("POST", f"/rollouts/{rollout}/evaluate", json=evidence)
         assert answer.status_code == 200, answer.text
         return dict(answer.json())
 
-    def show(self, rollout: str) -> dict[str, Any]:
-        return dict(self.send("GET", f"/rollouts/{rollout}").json())
+    def states(self, rollout: str) -> dict[str, int]:
+        """Deployments by state."""
+        return dict(self.ota.send("GET", f"/rollouts/{rollout}").json()["states"])
 
-    def offer(self, rollout: str, device: str) -> int:
-        """As the check-in does."""
-        [(number,)] = self.execute(
-            "INSERT INTO deployments (rollout_id, device_id, phase, offered_at, changed_at)"
-            " VALUES (%s, %s, 1, now(), now()) RETURNING id",
-            rollout, device,
-        )  # fmt: skip
-        return int(number)
+    def await_state(self, rollout: str, state: str) -> dict[str, Any]:
+        """The rollout, once what follows upon a report has been done."""
+        deadline = time.monotonic() + 20
+        while time.monotonic() < deadline:
+            found = self.ota.send("GET", f"/rollouts/{rollout}").json()
+            if found["state"] == state:
+                return dict(found)
+            time.sleep(0.02)
+        raise AssertionError(f"the rollout has not become {state}: {found}")
 
-    def report(self, device: str, deployment: int, state: str, **told: object) -> httpx.Response:
-        self.counters[deployment] = self.counters.get(deployment, 0) + 1
-        body = {
-            "deployment_id": deployment,
-            "report_counter": self.counters[deployment],
-            "state": state,
-            **told,
-        }
-        headers = self.ota.headers(Role.DEVICE, device)
-        return self.ota.http.post(f"/devices/{device}/update-status", json=body, headers=headers)
+    def execute(self, query: str, *values: Any) -> None:
+        """Change the database as time or ingest would."""
+        url = self.ota.settings.database_url.get_secret_value()
+        with psycopg.connect(url, autocommit=True) as connection:
+            connection.execute(query.encode(), values)
 
-    def confirm(self, device: str, deployment: int) -> None:
-        told = {"version": VERSION, "sha256": self.sha256}
-        assert self.report(device, deployment, "success", **told).json()["state"] == "rebooting"
-
-    def send_readings(self, device: str, count: int, version: str = VERSION) -> None:
+    def let_pass(self, interval: str) -> None:
+        """All that has happened lies that much further back."""
         self.execute(
-            "INSERT INTO telemetry_hot (time, message_id, device_id, farm_id, firmware_version,"
-            " received_at) SELECT now(), gen_random_uuid(), id, farm_id, %s, clock_timestamp()"
-            " FROM devices, generate_series(1, %s) WHERE id = %s",
-            version, count, device,
+            "UPDATE deployments SET changed_at = changed_at - %s::interval,"
+            " offered_at = offered_at - %s::interval", interval, interval,
         )  # fmt: skip
-
-    def update(self, rollout: str, device: str) -> None:
-        """All of it."""
-        deployment = self.offer(rollout, device)
-        self.confirm(device, deployment)
-        self.send_readings(device, 3)
-
-    def states(self, rollout: str) -> list[str]:
-        rows = self.execute(
-            "SELECT state FROM deployments WHERE rollout_id = %s ORDER BY id", rollout
-        )
-        return [state for (state,) in rows]
-
-    def alerts(self) -> list[tuple[Any, ...]]:
-        return self.execute("SELECT alert_type, resolved_at IS NOT NULL, occurrences FROM alerts")
+        self.execute(
+            "UPDATE rollouts SET started_at = started_at - %s::interval,"
+            " phase_started_at = phase_started_at - %s::interval", interval, interval,
+        )  # fmt: skip
 
 
 @pytest.fixture
-def field(ota: Ota) -> Field:
-    return Field(ota)
+def fleet(ota: Ota) -> Iterator[Fleet]:
+    fleet = Fleet(ota, 4)
+    fleet.execute("CREATE TABLE telemetry_all PARTITION OF telemetry_hot DEFAULT")
+    return fleet
 
 
-def test_a_success_is_proven_by_three_readings_and_finishes(field: Field) -> None:
-    [device] = field.devices(1)
-    rollout = field.rollout()
-    deployment = field.offer(rollout, device)
-    for state in ("downloading", "installing", "rebooting"):
-        assert field.report(device, deployment, state).json()["state"] == state
-    field.send_readings(device, 3)  # before the boot was confirmed: proves nothing
-    field.confirm(device, deployment)
-    field.send_readings(device, 2)
-    field.send_readings(device, 3, "v1.1.0")
-    found = field.evaluate(rollout)
-    assert (found["action"], found["proven"], found["counts"]["succeeded"]) == ("hold", 0, 0)
-    field.send_readings(device, 1)
-    found = field.evaluate(rollout)
-    assert (found["action"], found["proven"], found["state"]) == ("finish", 1, "finished")
-    [shown] = field.send("GET", f"/devices/{device}/deployments").json()["items"]
-    steps = [event["state"] for event in shown["events"]]
-    assert steps == ["downloading", "installing", "rebooting", "rebooting", "success"]
+def test_success_takes_three_good_readings_of_the_version(fleet: Fleet) -> None:
+    rollout, device = fleet.roll_out(), fleet.devices[0]
+    fleet.read(device, 5)  # before the boot was confirmed
+    fleet.update(device)
+    fleet.read(device, 2)
+    fleet.read(device, 3, version="v0.9.0")
+    fleet.read(device, 3, backlog=True)
+    fleet.read(fleet.devices[1], 3)
+    assert fleet.evaluate(rollout)["proven"] == 0
+    fleet.read(device, 1)
+    assert fleet.evaluate(rollout)["proven"] == 1
+    assert fleet.states(rollout) == {"success": 1}
+    [deployment] = fleet.ota.send("GET", f"/devices/{device}/deployments").json()["items"]
+    assert deployment["state"] == "success"
+    steps = [event["state"] for event in deployment["events"]]
+    assert steps == ["pending", "rebooting", "rebooting", "success"]
 
 
-def test_a_confirmation_said_again_moves_neither_proof_nor_timeout(field: Field) -> None:
-    [device] = field.devices(1)
-    rollout = field.rollout()
-    deployment = field.offer(rollout, device)
-    field.confirm(device, deployment)
-    query = "SELECT confirmed_at, changed_at FROM deployments"
-    before = field.execute(query)
-    field.confirm(device, deployment)
-    assert field.execute(query) == before
-    field.report(device, deployment, "downloading")  # it begins again: what was said is void
-    assert field.execute(query)[0][0] is None
+def test_a_model_is_proven_by_its_own_version(fleet: Fleet) -> None:
+    model = fleet.ota.signer.model()
+    assert fleet.ota.publish(model).status_code == 201
+    device = fleet.devices[0]
+    headers = fleet.ota.headers(Role.DEVICE, device)
+    offer = fleet.ota.http.get(f"/models/{DEVICE_MODEL}/irrigation/latest", headers=headers).json()
+    told = {"version": offer["version"], "sha256": offer["sha256"]}
+    fleet.report(device, offer["deployment_id"], "success", **told)
+    fleet.read(device, 3)
+    rollout = fleet.ota.send("GET", "/rollouts").json()["items"][0]["id"]
+    assert fleet.evaluate(rollout)["proven"] == 0
+    fleet.read(device, 3, model_version=offer["version"])
+    assert fleet.evaluate(rollout)["proven"] == 1
 
 
-def test_a_report_is_heard_once_and_of_its_own_device_alone(field: Field) -> None:
-    mine, other = field.devices(2)
-    deployment = field.offer(field.rollout(), mine)
-    assert field.report(mine, deployment, "downloading").status_code == 200
-    field.counters[deployment] = 0
-    assert field.report(mine, deployment, "failure", stage="verify").status_code == 409
-    assert field.report(other, deployment, "downloading").status_code == 404
-    body = {"deployment_id": deployment, "report_counter": 9, "state": "downloading"}
-    headers = field.ota.headers(Role.DEVICE, other)
-    path = f"/devices/{mine}/update-status"
-    assert field.ota.http.post(path, json=body, headers=headers).status_code == 403
+@pytest.mark.parametrize(
+    ("told", "reason"),
+    [
+        ({"version": VERSION, "sha256": "ab" * 32}, "hash_mismatch"),
+        ({"version": "v0.9.0", "sha256": "ab" * 32}, "version_mismatch"),
+        ({}, "version_mismatch"),
+    ],
+)
+def test_a_boot_into_something_else_is_a_failure(
+    fleet: Fleet, told: dict[str, str], reason: str
+) -> None:
+    fleet.roll_out()
+    offer = fleet.check_in(fleet.devices[0])
+    answer = fleet.report(fleet.devices[0], offer["deployment_id"], "success", **told).json()
+    assert (answer["state"], answer["stage"], answer["reason"]) == ("failure", "confirm", reason)
 
 
-def test_a_failure_halts_the_rollout_at_once_and_a_resume_does_not_count_it(field: Field) -> None:
-    one, two = field.devices(2)
-    rollout = field.rollout()
-    field.offer(rollout, two)
-    deployment = field.offer(rollout, one)
-    told = {"version": VERSION, "sha256": "0" * 64}
-    answer = field.report(one, deployment, "success", **told).json()
-    assert (answer["state"], answer["reason"]) == ("failure", "hash_mismatch")
-    shown = wait_until_paused(field, rollout)
-    assert shown["failures"] == [{"stage": "confirm", "reason": "hash_mismatch", "devices": 1}]
-    assert field.alerts() == [("rollout_paused", False, 1)]
-    [event, *_] = field.send("GET", f"/rollouts/{rollout}/events").json()["items"]
+def test_a_replayed_report_and_one_of_another_device_are_refused(fleet: Fleet) -> None:
+    fleet.roll_out()
+    one, other = fleet.devices[:2]
+    deployment = fleet.check_in(one)["deployment_id"]
+    assert fleet.report(one, deployment, "downloading").status_code == 200
+    fleet.counters[one] = 0
+    again = fleet.report(one, deployment, "downloading")
+    assert again.status_code == 409
+    assert "the next is 2" in again.json()["detail"]
+    assert fleet.report(other, deployment, "failure", stage="x").status_code == 404
+    path = f"/devices/{one}/update-status"
+    foreign = fleet.ota.http.post(path, headers=fleet.ota.headers(Role.DEVICE, other), json={
+        "deployment_id": deployment, "report_counter": 9, "state": "failure", "stage": "x",
+    })  # fmt: skip
+    assert foreign.status_code == 403
+
+
+def test_silence_is_a_failure(fleet: Fleet) -> None:
+    rollout = fleet.roll_out(timeout_s=3600, error_threshold=0.5)
+    fleet.check_in(fleet.devices[0])
+    fleet.let_pass("2 hours")
+    fleet.execute("UPDATE devices SET last_seen = now() - INTERVAL '9 days' WHERE id > 'unit-001'")
+    fleet.execute("UPDATE devices SET checked_in_at = NULL")
+    found = fleet.evaluate(rollout)
+    assert found["timed_out"] == 2, "one that was offered it, one alive that never asked"
+    assert found["action"] == "pause"
+    rows = fleet.ota.send("GET", f"/rollouts/{rollout}/deployments").json()["items"]
+    assert [(r["device_id"], r["state"], r["stage"], r["reason"]) for r in rows] == [
+        ("unit-000", "timed_out", "pending", "silent"),
+        ("unit-001", "timed_out", "check-in", "never_asked"),
+    ]
+    assert fleet.check_in("unit-000")["status_code"] == 403
+
+
+def test_who_was_off_before_is_offered_it_when_it_returns(fleet: Fleet) -> None:
+    rollout = fleet.roll_out(timeout_s=3600)
+    fleet.execute("UPDATE devices SET last_seen = now() - INTERVAL '9 days' WHERE id > 'unit-001'")
+    for device in fleet.devices[:2]:
+        fleet.prove(device)
+    assert fleet.evaluate(rollout)["action"] == "finish", "two are away, and none of its concern"
+    assert fleet.check_in(fleet.devices[3])["version"] == VERSION
+
+
+def test_phases_only_add_devices(ota: Ota) -> None:
+    fleet = Fleet(ota, 24)
+    rollout = fleet.roll_out(phases=[25, 100], success_threshold=1)
+    fleet.execute("CREATE TABLE telemetry_all PARTITION OF telemetry_hot DEFAULT")
+    first = {d for d in fleet.devices if fleet.check_in(d)["status_code"] == 200}
+    assert 0 < len(first) < len(fleet.devices)
+    for device in first:
+        fleet.prove(device)
+    assert fleet.evaluate(rollout)["action"] == "advance"
+    second = {d for d in fleet.devices if fleet.check_in(d)["status_code"] == 200}
+    assert second == set(fleet.devices)
+    assert fleet.evaluate(rollout)["action"] == "hold"
+
+
+def test_a_failure_stops_the_rollout_at_once_and_tells_people(fleet: Fleet) -> None:
+    rollout = fleet.roll_out(error_threshold=0.1)
+    one, other = fleet.devices[:2]
+    deployment = fleet.check_in(one)["deployment_id"]
+    fleet.report(one, deployment, "failure", stage="boot", reason="panic")
+    found = fleet.await_state(rollout, "paused")
+    assert "1 of 1 devices failed" in found["paused_reason"]
+    assert found["failures"] == [{"stage": "boot", "reason": "panic", "devices": 1}]
+    assert fleet.check_in(other)["status_code"] == 403
+    alerts = (
+        "SELECT alert_type, severity, resolved_at IS NULL, evidence #>> '{counts,phase_failed}'"
+    )
+    assert fleet.ota.rows(f"{alerts} FROM alerts") == [("rollout_paused", "critical", True, "1")]
+    [event, created] = fleet.ota.send("GET", f"/rollouts/{rollout}/events").json()["items"]
     assert (event["action"], event["actor"]) == ("rollout.pause", "ota-api")
-    assert event["after"]["reasons"][0]["word"] == "failures"
     assert event["after"]["evidence"]["counts"]["phase_failed"] == 1
-    assert field.steer(rollout, "resume").status_code == 200
-    assert field.alerts() == [("rollout_paused", True, 1)]
-    assert field.evaluate(rollout)["action"] == "hold"
+    assert event["after"]["reasons"][0]["word"] == "failures"
+    assert created["action"] == "rollout.create"
+
+    assert fleet.ota.send("POST", f"/rollouts/{rollout}/resume").json()["state"] == "running"
+    assert fleet.ota.rows("SELECT resolved_by FROM alerts") == [("someone",)]
+    assert fleet.evaluate(rollout)["action"] == "hold", "what failed before is not counted again"
+    assert fleet.check_in(other)["status_code"] == 200
+    assert fleet.check_in(one)["status_code"] == 403, "it failed before"
 
 
-def wait_until_paused(field: Field, rollout: str) -> dict[str, Any]:
-    deadline = time.monotonic() + 20
-    while (shown := field.show(rollout))["state"] != "paused":
-        assert time.monotonic() < deadline, shown
-        time.sleep(0.02)
-    return shown
+def test_worse_data_stops_the_rollout_with_its_evidence(fleet: Fleet) -> None:
+    rollout = fleet.roll_out()
+    quality = {"measured_at": 1_900_000_000, "window_s": 3600, "control": COHORT}
+    worse = {**COHORT, "range_violation_rate": 0.4}
+    found = fleet.evaluate(rollout, quality={**quality, "updated": worse})
+    assert (found["action"], found["state"]) == ("pause", "paused")
+    assert [reason["word"] for reason in found["reasons"]] == ["range_violation_rate"]
+    event = fleet.ota.send("GET", f"/rollouts/{rollout}/events").json()["items"][0]
+    assert event["after"]["evidence"]["quality"]["updated"]["range_violation_rate"] == 0.4
 
 
-def test_many_failures_at_once_pause_once(field: Field) -> None:
-    devices = field.devices(12)
-    rollout = field.rollout(min_devices=12)
-    offers = {device: field.offer(rollout, device) for device in devices}
-    with ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda d: field.report(d, offers[d], "failure", stage="install"), devices))
-    wait_until_paused(field, rollout)
-    assert field.alerts() == [("rollout_paused", False, 1)]
-    pauses = field.execute("SELECT count(*) FROM audit_log WHERE action = 'rollout.pause'")
-    assert pauses == [(1,)]
+def test_an_abort_in_the_middle_ends_what_is_open_and_hears_what_became_of_it(
+    fleet: Fleet,
+) -> None:
+    rollout = fleet.roll_out()
+    offers = [fleet.check_in(device) for device in fleet.devices[:3]]
+    fleet.report(fleet.devices[0], offers[0]["deployment_id"], "downloading")
+    aborted = fleet.ota.send("POST", f"/rollouts/{rollout}/abort", json={"reason": "a typo"})
+    assert aborted.json()["state"] == "aborted"
+    assert fleet.states(rollout) == {"aborted": 3}
+    assert fleet.check_in(fleet.devices[0])["status_code"] == 403
+    fleet.report(fleet.devices[0], offers[0]["deployment_id"], "installing")
+    told = {"version": offers[1]["version"], "sha256": offers[1]["sha256"]}
+    fleet.report(fleet.devices[1], offers[1]["deployment_id"], "already-installed", **told)
+    fleet.report(fleet.devices[2], offers[2]["deployment_id"], "failure", stage="flash")
+    assert fleet.states(rollout) == {"aborted": 1, "already-installed": 1, "failure": 1}
+    for verb in ("start", "pause", "resume", "abort"):
+        body = {"json": {}} if verb in {"pause", "abort"} else {}
+        assert fleet.ota.send("POST", f"/rollouts/{rollout}/{verb}", **body).status_code == 409
 
 
-def test_a_phase_waits_for_devices_that_had_asked_in_the_phase_before(field: Field) -> None:
-    devices = field.devices(30)
-    rollout = field.rollout(phases=[40, 100])
-    members = field.execute("SELECT id FROM devices WHERE rollout_bucket(%s, id) < 4000", rollout)
-    field.execute("UPDATE devices SET checked_in_at = now()")
-    assert 0 < len(members) < len(devices)
-    for (device,) in members:
-        field.update(rollout, device)
-    assert field.evaluate(rollout)["action"] == "advance"
-    field.execute("UPDATE rollouts SET phase_started_at = phase_started_at + INTERVAL '1 second'")
-    time.sleep(1)
-    found = field.evaluate(rollout)
-    assert (found["action"], found["phase"]) == ("hold", 2)
-    assert found["counts"]["answering"] == 30
-
-
-def test_a_phase_without_devices_is_passed_over(field: Field) -> None:
-    [device] = field.devices(1)
-    rollout = field.rollout(phases=[0.01, 100])
-    found = field.evaluate(rollout)
-    assert (found["action"], found["phase"], found["reasons"][0]["word"]) == (
-        "advance", 2, "no_members",
-    )  # fmt: skip
-    field.update(rollout, device)
-    assert field.evaluate(rollout)["action"] == "finish"
-
-
-def test_silence_times_out_and_the_truth_that_comes_late_is_recorded(field: Field) -> None:
-    begun, waiting = field.devices(2)
-    rollout = field.rollout(timeout_s=60, error_threshold=0.9)
-    deployment = field.offer(rollout, begun)
-    field.offer(rollout, waiting)
-    field.report(begun, deployment, "downloading")
-    field.execute("UPDATE deployments SET changed_at = now() - INTERVAL '2 minutes'")
-    field.execute("UPDATE rollouts SET phase_started_at = now() - INTERVAL '2 minutes'")
-    assert field.evaluate(rollout)["timed_out"] == 2
-    reasons = field.execute("SELECT stage, reason FROM deployments ORDER BY id")
-    assert reasons == [("downloading", "silent"), ("pending", "not_begun")]
-    field.confirm(begun, deployment)
-    field.send_readings(begun, 3)
-    field.evaluate(rollout)
-    assert field.states(rollout) == ["success", "timed_out"]
-
-
-def test_a_pause_does_not_let_time_out_what_may_not_begin(field: Field) -> None:
-    [device] = field.devices(1)
-    rollout = field.rollout(timeout_s=60)
-    field.offer(rollout, device)
-    assert field.steer(rollout, "pause", reason="rain").json()["paused_reason"] == "rain"
-    field.execute("UPDATE deployments SET changed_at = now() - INTERVAL '2 minutes'")
-    assert field.evaluate(rollout)["timed_out"] == 0
-    field.steer(rollout, "resume")
-    assert field.evaluate(rollout)["timed_out"] == 0
-    assert field.states(rollout) == ["pending"]
-
-
-def test_an_abort_ends_what_is_open_and_hears_what_happened_all_the_same(field: Field) -> None:
-    one, two = field.devices(2)
-    rollout = field.rollout()
-    loading, waiting = field.offer(rollout, one), field.offer(rollout, two)
-    field.report(one, loading, "downloading")
-    assert field.steer(rollout, "abort", reason="wrong pins").json()["state"] == "aborted"
-    assert field.states(rollout) == ["aborted", "aborted"]
-    assert field.report(two, waiting, "installing").json()["state"] == "aborted"
-    field.confirm(one, loading)
-    field.send_readings(one, 3)
-    found = field.evaluate(rollout)
-    assert (found["action"], found["proven"]) == ("hold", 1)
-    assert field.states(rollout) == ["success", "aborted"]
-    assert field.steer(rollout, "resume").status_code == 409
-
-
-def test_the_way_back_is_a_higher_counter_of_the_same_name(field: Field) -> None:
-    [device] = field.devices(1)
-    older, bad = field.release("v1.1.0"), field.release()
-    rollout = field.rollout(bad, tag=None)
-    field.update(rollout, device)
-    field.evaluate(rollout)
-    refused = field.steer(rollout, "rollback", release_id=older)
+def test_the_way_back_is_a_release_of_a_higher_counter(fleet: Fleet) -> None:
+    rollout = fleet.roll_out()
+    fleet.prove(fleet.devices[0])
+    older = {"release_id": fleet.release["id"]}
+    refused = fleet.ota.send("POST", f"/rollouts/{rollout}/rollback", json=older)
     assert refused.status_code == 422
-    assert "reissue" in refused.text
-    model = field.ota.publish(field.ota.signer.model(release_counter=50)).json()["id"]
-    assert field.steer(rollout, "rollback", release_id=model).status_code == 422
-    missing = "00000000-0000-4000-8000-000000000000"
-    assert field.steer(rollout, "rollback", release_id=missing).status_code == 404
-    assert field.show(rollout)["state"] == "finished", "nothing was half done"
-    back = field.steer(rollout, "rollback", release_id=field.release("v1.3.0")).json()
-    assert (back["rollback_of"], back["phases"], back["state"]) == (rollout, [100], "running")
-    assert field.show(rollout)["state"] == "aborted"
-    assert field.states(rollout) == ["success"], "what it has, it has"
+    assert "reissue" in refused.json()["detail"]
+    back = fleet.publish("v1.0.1", 2)
+    answer = fleet.ota.send(
+        "POST", f"/rollouts/{rollout}/rollback", json={"release_id": back["id"]}
+    )
+    assert answer.status_code == 201
+    assert answer.json()["rollback_of"] == rollout
+    assert fleet.ota.send("GET", f"/rollouts/{rollout}").json()["state"] == "aborted"
+    assert all(fleet.check_in(device)["version"] == "v1.0.1" for device in fleet.devices)
+    actions = [e["action"] for e in fleet.ota.send("GET", "/audit").json()["items"][:3]]
+    assert actions == ["rollout.rollback", "rollout.create", "rollout.abort"]
 
 
-def test_one_rollout_of_a_release_is_open_for_a_model(field: Field) -> None:
-    release = field.release()
-    rollout = field.rollout(release, start=False)
-    body = {"release_id": release, "device_model": DEVICE_MODEL}
-    assert field.send("POST", "/rollouts", json=body).status_code == 409
-    assert field.evaluate(rollout)["reasons"][0]["word"] == "not_running"
-    assert field.steer(rollout, "start").json()["state"] == "running"
-    field.steer(rollout, "abort")
-    assert field.send("POST", "/rollouts", json=body).status_code == 201
-    assert field.send("POST", "/rollouts", json={**body, "phases": [50, 10]}).status_code == 422
+def test_devices_that_come_later_are_in(fleet: Fleet) -> None:
+    rollout = fleet.roll_out(tag="pilot")
+    assert {fleet.check_in(device)["status_code"] for device in fleet.devices} == {403}
+    fleet.ota.send("PATCH", f"/devices/{fleet.devices[0]}", json={"tags": ["pilot"]})
+    fleet.prove(fleet.devices[0])
+    assert fleet.evaluate(rollout)["action"] == "finish"
+    fleet.ota.register("unit-new", tags=["pilot"])
+    assert fleet.check_in("unit-new")["version"] == VERSION
 
 
-def test_what_is_withdrawn_has_its_open_rollouts_aborted(field: Field) -> None:
-    [device] = field.devices(1)
-    release = field.release()
-    rollout = field.rollout(release)
-    field.offer(rollout, device)
-    assert asyncio.run(abort_all(field, release)) == 1
-    assert field.show(rollout)["state"] == "aborted"
-    assert field.states(rollout) == ["aborted"]
+def test_created_is_offered_to_nobody_until_it_is_started(fleet: Fleet) -> None:
+    rollout = fleet.roll_out(start=False)
+    assert fleet.check_in(fleet.devices[0])["status_code"] == 403
+    assert fleet.evaluate(rollout)["reasons"][0]["word"] == "not_running"
+    fleet.ota.send("POST", f"/rollouts/{rollout}/start")
+    assert fleet.check_in(fleet.devices[0])["status_code"] == 200
 
 
-async def abort_all(field: Field, release: str) -> int:
-    url = field.ota.settings.database_url.get_secret_value()
-    async with await AsyncConnection.connect(url) as connection:
-        trail = AuditTrail(AuditRepository(connection), Actor("a test", "system"))
-        rollouts = Rollouts(RolloutRepository(connection), trail, datetime.now(UTC))
-        return await rollouts.abort_all_of(UUID(release), "withdrawn")
+def test_what_cannot_be_rolled_out(fleet: Fleet) -> None:
+    def refused(**wanted: Any) -> int:
+        body = {"release_id": fleet.release["id"], **wanted}
+        return fleet.ota.send("POST", "/rollouts", json=body).status_code
+
+    assert refused(release_id=str(uuid.uuid4())) == 404
+    assert refused(device_model="esp32-cam") == 404
+    assert refused(farm_id=str(uuid.uuid4())) == 404
+    assert refused(phases=[10, 5]) == 422
+    assert refused(phases=[]) == 422
+    assert refused(phases=[0.0]) == 422
+    assert refused(error_threshold=1.0) == 422
+    fleet.roll_out()
+    assert refused() == 409
