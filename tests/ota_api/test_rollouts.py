@@ -358,5 +358,6 @@ def test_what_was_offered_and_not_begun_is_offered_again(fleet: Fleet) -> None:
     query = "SELECT state, reason FROM deployments WHERE device_id = 'unit-000'"
     fleet.evaluate(rollout)
     assert fleet.ota.rows(query) == [("timed_out", "not_begun")]
+    assert fleet.ota.send("POST", f"/rollouts/{rollout}/resume").status_code == 200
     fleet.check_in("unit-000")
     assert fleet.ota.rows(query) == [("pending", None)]
