@@ -25,6 +25,7 @@ from rich.progress import Progress
 from bench.servers import running_postgres
 from ota_api.audit.repository import AuditRepository
 from ota_api.audit.service import Actor, AuditTrail
+from ota_api.rollouts.evaluation import ASKED_AFTER
 from ota_api.rollouts.membership import bucket_of, is_in
 from ota_api.rollouts.repository import RolloutRepository
 from ota_api.rollouts.service import Rollouts
@@ -162,7 +163,7 @@ def _evaluate_in_python(url: str, rollout_id: UUID) -> tuple[float, tuple[Any, .
     with psycopg.connect(url) as connection:
         began = time.perf_counter()
         row = connection.execute(
-            "SELECT started_at, phase_started_at FROM rollouts WHERE id = %s", (rollout_id,)
+            "SELECT phase_started_at FROM rollouts WHERE id = %s", (rollout_id,)
         ).fetchone()
         assert row is not None, "the rollout was made"  # noqa: S101
         found = _conclude_in_python(connection, rollout_id, now, *row)
@@ -175,7 +176,6 @@ def _conclude_in_python(
     connection: psycopg.Connection,
     rollout_id: UUID,
     now: datetime,
-    started_at: datetime,
     phase_started_at: datetime,
 ) -> tuple[Any, ...]:
     devices = connection.execute("SELECT id, last_seen, checked_in_at FROM devices").fetchall()
@@ -197,7 +197,7 @@ def _conclude_in_python(
         if state == "rebooting" and at is not None and readings[device] >= 3:
             state, moved = "success", now
             proven.append((now, number))
-        elif state in {"pending", "downloading", "installing", "rebooting"} and (
+        elif state in {"downloading", "installing", "rebooting"} and (
             changed_at < now - timedelta(seconds=TIMEOUT_S)
         ):
             state, moved = "timed_out", now
@@ -213,7 +213,7 @@ def _conclude_in_python(
     unasked = sum(
         device not in known
         and seen > now - timedelta(seconds=TIMEOUT_S)
-        and (asked is None or asked < started_at)
+        and (asked is None or asked < phase_started_at + ASKED_AFTER)
         for device, seen, asked in members
     )
     at_work = sum(states[s] for s in ("pending", "downloading", "installing", "rebooting"))

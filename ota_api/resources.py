@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Annotated, Final
+from uuid import UUID
 
 from anyio import CapacityLimiter, to_thread
 from fastapi import Depends, Request
@@ -126,6 +127,8 @@ class Resources:
     hook_calls: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when GitHub has told of a release."""
     hashing: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(HASHES_AT_A_TIME))
+    halting: set[UUID] = field(default_factory=set)
+    """Rollouts that a failure is about to have judged; see ota_api.rollouts.routes."""
 
 
 @asynccontextmanager

@@ -110,7 +110,7 @@ def _is_new(decided: Entitled, question: Question) -> bool:
     deployment = decided.deployment
     if decided.rollout is None:
         return False
-    return deployment is None or (deployment.superseded and question.version is None)
+    return deployment is None or (deployment.untried and question.version is None)
 
 
 async def _record(

@@ -11,7 +11,7 @@ is the one. Where none does, the newest one's first failing rule is the reason.
 5. The device runs the firmware that it requires; else an older one that it can take comes first.
 6. A rollout offers it, by the first of these that applies:
    a. created or aborted offers it to nobody;
-   b. a device that failed in the rollout, or timed out, is not offered it again by it;
+   b. a device that failed in the rollout, or timed out at it, is not offered it again by it;
    c. a device that has it, or has begun to, goes on, also while the rollout is paused;
    d. paused offers it to nobody else;
    e. running and finished offer it to members (`ota_api.rollouts.membership`).
@@ -196,8 +196,8 @@ def _floor(shelf: Shelf, running: str | None, deployments: Deployments) -> int:
 
 
 def _ended_without(deployment: Deployment) -> bool:
-    """Rule 6b; what was superseded was not tried."""
-    return deployment.state in {*FAILED, State.ABORTED} and not deployment.superseded
+    """Rule 6b; what was superseded, or ended before it was begun, was not tried."""
+    return deployment.state in {*FAILED, State.ABORTED} and not deployment.untried
 
 
 def _has_it(deployment: Deployment | None) -> bool:

@@ -1,7 +1,15 @@
 """What a rollout's devices have come to, as statements over all of them at once.
 
-Proof of success: after a device has confirmed the boot of the signed version and hash, ingest has
-stored PROOF_READINGS telemetry messages that name the version.
+1. Proof of success: after a device has confirmed the boot of the signed version and hash, ingest
+   has stored PROOF_READINGS telemetry messages that name the version. It counts, too, when the
+   deployment had been given up by then.
+2. An open deployment without change for `timeout_s` times out. One that the device has not begun
+   does so only where it could: not while the rollout is paused, nor sooner than `timeout_s` after
+   the phase began or was resumed.
+3. While the rollout runs, a member that has sent data since the phase began, but has not asked for
+   `timeout_s`, times out as well.
+4. Who has asked since the phase began and was offered nothing cannot take the release: it is not
+   waited for. ASKED_AFTER allows for those who ask while the phase begins.
 """
 
 from dataclasses import dataclass
@@ -14,8 +22,10 @@ from psycopg.rows import class_row
 
 from ota_api.rollouts.membership import BUCKETS
 from ota_api.rollouts.policy import Counts
+from ota_api.rollouts.transitions import NEVER_ASKED, NOT_BEGUN
 
 PROOF_READINGS: Final = 3
+ASKED_AFTER: Final = timedelta(seconds=10)
 
 _MATCHES: Final = (
     "v.device_model = %(device_model)s AND v.decommissioned_at IS NULL"
@@ -26,8 +36,10 @@ _MATCHES: Final = (
 
 _PROVE: Final = """
 WITH proven AS (
-  UPDATE deployments d SET state = 'success', changed_at = %(now)s
-  WHERE d.rollout_id = %(id)s AND d.state = 'rebooting' AND d.confirmed_at IS NOT NULL AND (
+  UPDATE deployments d
+  SET state = 'success', stage = NULL, reason = NULL, changed_at = %(now)s
+  WHERE d.rollout_id = %(id)s AND d.confirmed_at IS NOT NULL
+    AND d.state IN ('rebooting', 'timed_out', 'aborted') AND (
     SELECT count(*) FROM (
       SELECT FROM telemetry_hot t
       WHERE t.device_id = d.device_id AND t.time >= d.confirmed_at - INTERVAL '1 hour'
@@ -39,44 +51,48 @@ WITH proven AS (
 INSERT INTO deployment_events (deployment_id, at, state) SELECT id, %(now)s, 'success' FROM proven
 """
 
-_TIME_OUT: Final = """
+_TIME_OUT: Final = f"""
 WITH late AS (
-  SELECT id, state FROM deployments
+  SELECT id, state,
+    CASE state WHEN 'pending' THEN '{NOT_BEGUN}' ELSE 'silent' END AS reason FROM deployments
   WHERE rollout_id = %(id)s AND state IN ('pending', 'downloading', 'installing', 'rebooting')
     AND changed_at < %(deadline)s
+    AND (state <> 'pending' OR (%(state)s <> 'paused' AND %(phase_started_at)s < %(deadline)s))
   FOR UPDATE SKIP LOCKED
 ), ended AS (
   UPDATE deployments d
-  SET state = 'timed_out', stage = late.state, reason = 'silent', changed_at = %(now)s
-  FROM late WHERE d.id = late.id RETURNING d.id, d.stage
+  SET state = 'timed_out', stage = late.state, reason = late.reason, changed_at = %(now)s
+  FROM late WHERE d.id = late.id RETURNING d.id, d.stage, d.reason
 )
 INSERT INTO deployment_events (deployment_id, at, state, stage, reason)
-  SELECT id, %(now)s, 'timed_out', stage, 'silent' FROM ended
+  SELECT id, %(now)s, 'timed_out', stage, reason FROM ended
 """
 
 _NEVER_ASKED: Final = f"""
 WITH silent AS (
   INSERT INTO deployments (rollout_id, device_id, phase, state, stage, reason,
     previous_version, offered_at, changed_at)
-  SELECT %(id)s, v.id, %(phase)s, 'timed_out', 'check-in', 'never_asked',
+  SELECT %(id)s, v.id, %(phase)s, 'timed_out', 'check-in', '{NEVER_ASKED}',
     v.firmware_version, %(phase_started_at)s, %(now)s
   FROM devices v
   WHERE {_MATCHES} AND v.created_at < %(phase_started_at)s AND v.last_seen > %(phase_started_at)s
-    AND (v.checked_in_at IS NULL OR v.checked_in_at < %(started_at)s)
+    AND (v.checked_in_at IS NULL OR v.checked_in_at < %(asked_after)s)
   ON CONFLICT (rollout_id, device_id) DO NOTHING RETURNING id
 )
 INSERT INTO deployment_events (deployment_id, at, state, stage, reason)
-  SELECT id, %(now)s, 'timed_out', 'check-in', 'never_asked' FROM silent
+  SELECT id, %(now)s, 'timed_out', 'check-in', '{NEVER_ASKED}' FROM silent
 """
 
 _MEMBERS: Final = f"""
 SELECT count(*),
   count(*) FILTER (WHERE v.last_seen > %(deadline)s
-    AND (v.checked_in_at IS NULL OR v.checked_in_at < %(started_at)s)
+    AND (v.checked_in_at IS NULL OR v.checked_in_at < %(asked_after)s)
     AND NOT EXISTS (
       SELECT FROM deployments d WHERE d.rollout_id = %(id)s AND d.device_id = v.id))
 FROM devices v WHERE {_MATCHES}
 """
+
+_ALL_MEMBERS: Final = f"SELECT count(*) FROM devices v WHERE {_MATCHES}"
 
 _STATES: Final = """
 SELECT state, count(*), count(*) FILTER (WHERE changed_at >= %(phase_started_at)s)
@@ -117,11 +133,10 @@ class RolloutRow:
         """Of the phase."""
         return self.phases[self.phase - 1]
 
-    @property
-    def bucket_end(self) -> int:
+    def bucket_end(self, percentage: float) -> int:
         """First bucket that is not in; see ota_api.rollouts.membership."""
         control = 0 if self.state == "finished" else self.control_percentage
-        return min(round(self.percentage * 100), BUCKETS - round(control * 100))
+        return min(round(percentage * 100), BUCKETS - round(control * 100))
 
 
 async def conclude(
@@ -133,8 +148,7 @@ async def conclude(
     prove = _PROVE.format(column=column, readings=PROOF_READINGS)
     proven = await connection.execute(prove.encode(), values)
     late = (await connection.execute(_TIME_OUT.encode(), values)).rowcount
-    began = rollout.phase_started_at
-    if began is not None and (now - began).total_seconds() > rollout.timeout_s:
+    if rollout.state == "running" and values["phase_started_at"] < values["deadline"]:
         late += (await connection.execute(_NEVER_ASKED.encode(), values)).rowcount
     return proven.rowcount, late
 
@@ -152,14 +166,25 @@ async def count(
     succeeded = _of(whole, "success", "already-installed")
     failed = _of(phase, "failure", "timed_out")
     at_work = _of(whole, "pending", "downloading", "installing", "rebooting")
+    answering = succeeded + at_work + failed + unasked
     counts = Counts(
         members=members,
-        answering=succeeded + at_work + failed + unasked,
+        answering=answering,
         succeeded=succeeded,
         phase_succeeded=_of(phase, "success", "already-installed"),
         phase_failed=failed,
+        later=0 if answering else await _count_later(connection, rollout, values, members),
     )
     return counts, whole
+
+
+async def _count_later(
+    connection: AsyncConnection, rollout: RolloutRow, values: dict[str, Any], members: int
+) -> int:
+    """Devices that the phases after this one add."""
+    last = {**values, "end": rollout.bucket_end(rollout.phases[-1])}
+    row = await (await connection.execute(_ALL_MEMBERS.encode(), last)).fetchone()
+    return (row[0] if row is not None else 0) - members
 
 
 async def read_rollout(
@@ -182,11 +207,12 @@ def _values(rollout: RolloutRow, now: datetime) -> dict[str, Any]:
         "device_model": rollout.device_model,
         "farm_id": rollout.farm_id,
         "tag": rollout.tag,
-        "end": rollout.bucket_end,
+        "state": rollout.state,
+        "end": rollout.bucket_end(rollout.percentage),
         "phase": rollout.phase,
         "version": rollout.version,
         "now": now,
         "deadline": now - timedelta(seconds=rollout.timeout_s),
         "phase_started_at": began,
-        "started_at": rollout.started_at or began,
+        "asked_after": began + ASKED_AFTER,
     }

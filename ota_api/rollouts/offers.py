@@ -4,7 +4,8 @@
    is offered.
 2. A device that reports to run the version has it installed already.
 3. A newer offer ends the open deployments of older releases in the slot: they are superseded. One
-   that was superseded is taken up again when its release is the newest once more.
+   that was superseded is taken up again when its release is the newest once more; so is one that
+   timed out before the device began, when the device returns.
 4. A rollout that was stopped in this moment offers nothing: its row is read again, under a lock
    that waits for whoever stops it.
 """
@@ -17,10 +18,7 @@ from uuid import UUID
 import msgspec
 from psycopg import AsyncConnection
 
-from ota_api.rollouts.transitions import OPEN, State
-
-SUPERSEDED: Final = "superseded"
-"""The reason of an aborted deployment that may be taken up again."""
+from ota_api.rollouts.transitions import OPEN, SUPERSEDED, UNTRIED, State
 
 _OFFER: Final = """
 WITH rollout AS (
@@ -33,7 +31,7 @@ WITH rollout AS (
     state = excluded.state, phase = excluded.phase, stage = NULL, reason = NULL,
     previous_version = excluded.previous_version,
     offered_at = excluded.offered_at, changed_at = excluded.changed_at
-    WHERE d.state = 'aborted' AND d.reason = %(superseded)s
+    WHERE d.state IN ('aborted', 'timed_out') AND d.reason = ANY(%(untried)s)
   RETURNING id, state, NULL::text AS reason
 ), superseded AS (
   UPDATE deployments SET state = 'aborted', reason = %(superseded)s, changed_at = %(now)s
@@ -61,9 +59,9 @@ class Deployment(msgspec.Struct, frozen=True):
     reason: str | None = None
 
     @property
-    def superseded(self) -> bool:
-        """Whether a newer offer took its place."""
-        return self.state == State.ABORTED and self.reason == SUPERSEDED
+    def untried(self) -> bool:
+        """Whether it ended before the device had begun, or made place for a newer one."""
+        return self.state in {State.ABORTED, State.TIMED_OUT} and self.reason in UNTRIED
 
 
 class Offer(msgspec.Struct, frozen=True):
@@ -88,6 +86,7 @@ async def record_offer(
         "older": list(offer.older),
         "state": State.ALREADY_INSTALLED if installed else State.PENDING,
         "superseded": SUPERSEDED,
+        "untried": list(UNTRIED),
         "offering": list(OFFERING),
         "open": [state.value for state in OPEN],
         "now": now,

@@ -5,15 +5,16 @@ The first rule that applies decides:
 1. Only a rollout that is running is decided on.
 2. A clock that stands before the phase's beginning holds it.
 3. Failures (timeouts included) among what this phase has concluded, above `error_threshold`, pause
-   it once `min_devices` have concluded, or all that the rollout has.
+   it once `min_devices` have concluded, or all that the phase waits for.
 4. Data of updated devices that is worse than the control's by more than a limit pauses it, where
-   both sides have MIN_READINGS readings, and `min_devices` (of more than three: three) were
-   updated.
+   it was measured within MAX_EVIDENCE_AGE_S of now, both sides have MIN_READINGS readings, and
+   `min_devices` (of more than three: three) were updated.
 5. Successes among the members that answer, at `success_threshold` or above, and at least
    `min_devices` of them (or all members), end the phase: the next begins, the last finishes.
-6. Where a control cohort was asked for, a phase ends only with data of both sides that is at most
-   MAX_EVIDENCE_AGE_S old.
-7. Anything else holds it.
+6. Where a control cohort was asked for, rule 5 wants data of both sides as in rule 4.
+7. A phase without members is passed over, and after `timeout_s` one in which nobody answers, where
+   later phases add devices: waiting for nobody proves nothing, and they begin as carefully.
+8. Anything else holds it.
 
 Members that answer: those with a deployment that was not aborted, and those seen alive that have
 not yet asked since the phase began. A device that was silent before is none of the release's fault;
@@ -56,6 +57,7 @@ class Plan:
     error_threshold: float
     min_devices: int
     control_percentage: float
+    timeout_s: float
     phase_started_at: float
     """Epoch seconds."""
 
@@ -74,6 +76,8 @@ class Counts:
     """Since the phase began, or was resumed."""
     phase_failed: int = 0
     """failure and timed_out, likewise."""
+    later: int = 0
+    """Devices that later phases add; counted where nobody answers."""
 
 
 @dataclass(frozen=True)
@@ -121,13 +125,27 @@ def decide(plan: Plan, counts: Counts, quality: Quality | None, *, now: float) -
         return _hold("not_running", "only a running rollout moves")
     if now < plan.phase_started_at:
         return _hold("clock", "the clock stands before the phase's beginning")
-    if stop := [*_failures(plan, counts), *_worse_data(plan, quality)]:
+    if quality is not None and not _is_sound(plan, quality, now):
+        quality = None
+    if stop := [*_failures(plan, counts), *_worse_data(quality)]:
         return Decision(Action.PAUSE, stop)
-    return _progress(plan, counts, quality, now)
+    if not counts.answering and counts.later and plan.phase < plan.phases:
+        return _pass_over(plan, counts, now)
+    return _progress(plan, counts, quality)
 
 
-def _progress(plan: Plan, counts: Counts, quality: Quality | None, now: float) -> Decision:
-    """Rules 5 to 7."""
+def _pass_over(plan: Plan, counts: Counts, now: float) -> Decision:
+    """Rule 7."""
+    if not counts.members:
+        return Decision(Action.ADVANCE, [Reason("no_members", "no device is in this phase")])
+    if now - plan.phase_started_at <= plan.timeout_s:
+        return _hold("nobody_answers", f"none of {counts.members} devices answers")
+    told = f"none of {counts.members} devices has answered for {plan.timeout_s:.0f} s"
+    return Decision(Action.ADVANCE, [Reason("nobody_answers", told)])
+
+
+def _progress(plan: Plan, counts: Counts, quality: Quality | None) -> Decision:
+    """Rules 5, 6 and 8."""
     if not counts.members:
         return _hold("no_members", "no device is in this phase yet")
     enough = min(plan.min_devices, counts.members)
@@ -138,7 +156,7 @@ def _progress(plan: Plan, counts: Counts, quality: Quality | None, now: float) -
     )
     if share < plan.success_threshold or counts.succeeded < enough:
         return _hold("waiting_for_successes", told)
-    if plan.control_percentage and not _is_fresh(plan, quality, now):
+    if plan.control_percentage and quality is None:
         return _hold("waiting_for_data", "no recent data of both cohorts")
     last = plan.phase == plan.phases
     return Decision(Action.FINISH if last else Action.ADVANCE, [Reason("successes", told)])
@@ -151,7 +169,8 @@ def _hold(word: str, text: str) -> Decision:
 def _failures(plan: Plan, counts: Counts) -> list[Reason]:
     """Rule 3."""
     concluded = counts.phase_failed + counts.phase_succeeded
-    if not concluded or concluded < min(plan.min_devices, counts.answering):
+    waited_for = max(counts.answering - counts.succeeded - counts.phase_failed, 0)
+    if not concluded or concluded < min(plan.min_devices, concluded + waited_for):
         return []
     share = counts.phase_failed / concluded
     if share <= plan.error_threshold:
@@ -165,9 +184,9 @@ def _failures(plan: Plan, counts: Counts) -> list[Reason]:
     ]
 
 
-def _worse_data(plan: Plan, quality: Quality | None) -> list[Reason]:
-    """Rule 4."""
-    if quality is None or not _has_enough(plan, quality):
+def _worse_data(quality: Quality | None) -> list[Reason]:
+    """Rule 4, of data that is enough and recent."""
+    if quality is None:
         return []
     new, old = quality.updated, quality.control
     compared = (
@@ -202,17 +221,11 @@ def _worse_data(plan: Plan, quality: Quality | None) -> list[Reason]:
     ]
 
 
-def _has_enough(plan: Plan, quality: Quality) -> bool:
+def _is_sound(plan: Plan, quality: Quality, now: float) -> bool:
+    """Rule 4: recent by either clock, and of enough devices and readings."""
     sides = (quality.updated, quality.control)
-    return all(s.readings >= MIN_READINGS and s.devices >= 1 for s in sides) and (
-        quality.updated.devices >= min(plan.min_devices, 3)
-    )
-
-
-def _is_fresh(plan: Plan, quality: Quality | None, now: float) -> bool:
-    """Rule 6."""
     return (
-        quality is not None
-        and _has_enough(plan, quality)
-        and now - quality.measured_at <= MAX_EVIDENCE_AGE_S
+        abs(now - quality.measured_at) <= MAX_EVIDENCE_AGE_S
+        and all(side.readings >= MIN_READINGS and side.devices >= 1 for side in sides)
+        and quality.updated.devices >= min(plan.min_devices, 3)
     )

@@ -68,8 +68,15 @@ async def report(
     outcome = apply(
         State(deployment.state), told.claim, version=deployment.version, sha256=deployment.sha256
     )
+    if outcome is not None and outcome.confirmed and _awaits_proof(deployment):
+        outcome = None
     await _record(connection, now, deployment, told, outcome)
     return await find_deployment(connection, device_id, told.deployment_id)
+
+
+def _awaits_proof(deployment: Deployment) -> bool:
+    """Whether the boot was confirmed: said again, it moves neither the proof nor the timeout."""
+    return deployment.state == State.REBOOTING and deployment.confirmed_at is not None
 
 
 async def find_deployment(
@@ -92,16 +99,18 @@ async def _record(
     told: Report,
     outcome: Outcome | None,
 ) -> None:
-    """A report that changes nothing is an event all the same."""
+    """One that changes nothing is an event all the same; one that does, voids a confirmation."""
     counter = told.report_counter or deployment.report_counter + 1
     state = outcome or Outcome(State(deployment.state), deployment.stage, deployment.reason)
+    confirmed_at = deployment.confirmed_at
+    if outcome is not None:
+        confirmed_at = now if outcome.confirmed else None
     await connection.execute(
         "UPDATE deployments SET state = %s, stage = %s, reason = %s, report_counter = %s,"
-        " confirmed_at = CASE WHEN %s THEN %s ELSE confirmed_at END,"
-        " changed_at = CASE WHEN %s THEN %s ELSE changed_at END WHERE id = %s",
+        " confirmed_at = %s, changed_at = %s WHERE id = %s",
         (
             *(state.state, state.stage, state.reason, counter),
-            *(state.confirmed, now, outcome is not None, now, deployment.id),
+            *(confirmed_at, now if outcome else deployment.changed_at, deployment.id),
         ),
     )
     claim = told.claim

@@ -96,13 +96,12 @@ class RolloutRepository:
         )
         return await cursor.fetchone()
 
-    async def release_counter(self, release_id: UUID) -> int:
-        """The signed counter of a release."""
+    async def release_counter(self, release_id: UUID) -> tuple[str, str, int] | None:
+        """Kind and name of a release, and its signed counter."""
         cursor = await self.connection.execute(
-            "SELECT release_counter FROM releases WHERE id = %s", (release_id,)
+            "SELECT kind, name, release_counter FROM releases WHERE id = %s", (release_id,)
         )
-        row = await cursor.fetchone()
-        return int(row[0]) if row else 0
+        return await cursor.fetchone()
 
     async def failures(self, rollout_id: UUID) -> list[dict[str, Any]]:
         """How devices failed, the most frequent first."""

@@ -6,6 +6,7 @@ from http import HTTPStatus
 from typing import Annotated, Any
 from uuid import UUID
 
+import psycopg
 from fastapi import APIRouter, BackgroundTasks, Depends, Path, Query
 
 from ota_api.audit.repository import AuditRepository
@@ -238,15 +239,25 @@ async def get_device_deployments(
 
 
 async def halt_if_failing(resources: Resources, rollout_id: UUID) -> None:
-    """After a failure, in a transaction of its own: a bad release does not wait for the sensor."""
+    """After a failure, in a transaction of its own: a bad release does not wait for the sensor.
+
+    Of many failures at once one waits for the rollout's lock and then sees them all.
+    """
+    if rollout_id in resources.halting:
+        return
+    resources.halting.add(rollout_id)
     now = datetime.fromtimestamp(resources.clock(), UTC)
     try:
         async with resources.pool.connection() as connection:
             trail = AuditTrail(AuditRepository(connection), Actor("ota-api", SYSTEM_ROLE))
             rollouts = Rollouts(RolloutRepository(connection), trail, now)
-            await rollouts.evaluate(rollout_id, None, halt_only=True)
-    except ZenthosError:
+            rollout = await rollouts.find(rollout_id, lock=True)
+            resources.halting.discard(rollout_id)
+            await rollouts.halt(rollout)
+    except (ZenthosError, psycopg.Error):
         _logger.exception("could not evaluate rollout %s after a failure", rollout_id)
+    finally:
+        resources.halting.discard(rollout_id)
 
 
 def _view(rollout: evaluation.RolloutRow) -> Rollout:

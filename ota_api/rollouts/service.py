@@ -5,8 +5,10 @@
 3. What is withdrawn gets no rollout.
 4. An abort ends the deployments that are open; what devices report of them later is still recorded.
 5. A pause keeps them; a resume begins the phase's clock anew, and failures count from there.
-6. The way back is another release of a higher counter (a reissue), to all who match the rollout.
-7. Each change is in the audit log, of `rollout <id>`, with its reasons and what it was based on.
+6. The way back is another release of the same name and a higher counter (a reissue), to all who
+   match the rollout.
+7. A failure that is reported may pause its rollout at once; nothing else is decided then.
+8. Each change is in the audit log, of `rollout <id>`, with its reasons and what it was based on.
 """
 
 from dataclasses import dataclass
@@ -142,17 +144,11 @@ class Rollouts:
         """Rule 6: ends a rollout, and runs one of `release_id` for the same devices.
 
         Raises:
+            NotFoundError: where there is no such release.
             InvalidInputError: for a release that devices would refuse.
         """
         rollout = await self.find(rollout_id, lock=True)
-        counters = [
-            await self._rollouts.release_counter(r) for r in (release_id, rollout.release_id)
-        ]
-        if counters[0] <= counters[1]:
-            raise InvalidInputError(
-                f"release_counter {counters[0]} is not above {counters[1]}, which devices have:"
-                " reissue the older version first (`zenthos release reissue`)"
-            )
+        await self._check_way_back(rollout, release_id)
         if rollout.state != "aborted":
             await self.abort(rollout_id, "rolled back", allowed=(*OPEN, "finished"))
         wanted = NewRollout(
@@ -175,24 +171,52 @@ class Rollouts:
         )  # fmt: skip
         return back
 
-    async def evaluate(
-        self, rollout_id: UUID, quality: policy.Quality | None, *, halt_only: bool = False
-    ) -> Evaluation:
+    async def evaluate(self, rollout_id: UUID, quality: policy.Quality | None) -> Evaluation:
         """Conclude what can be concluded, decide, and do what was decided."""
         rollout = await self.find(rollout_id, lock=True)
-        connection = self._rollouts.connection
         proven, timed_out = (0, 0)
-        if not halt_only and rollout.state in {"running", "paused", "finished"}:
+        if rollout.state != "created":
+            connection = self._rollouts.connection
             proven, timed_out = await evaluation.conclude(connection, rollout, self._now)
-        counts, _ = await evaluation.count(connection, rollout, self._now)
-        decision = policy.decide(_plan(rollout), counts, quality, now=self._now.timestamp())
+        counts, decision = await self._decide(rollout, quality)
         evaluated = Evaluation(decision, rollout, counts, proven, timed_out)
-        if decision.action is policy.Action.HOLD or (
-            halt_only and decision.action is not policy.Action.PAUSE
-        ):
+        if decision.action is policy.Action.HOLD:
             return evaluated
         await self._carry_out(evaluated, quality)
         return Evaluation(decision, await self.find(rollout_id), counts, proven, timed_out)
+
+    async def halt(self, rollout: RolloutRow) -> bool:
+        """Rule 7, for a rollout that is locked; whether it was paused."""
+        if rollout.state != "running":
+            return False
+        counts, decision = await self._decide(rollout, None)
+        if decision.action is not policy.Action.PAUSE:
+            return False
+        await self._carry_out(Evaluation(decision, rollout, counts, 0, 0), None)
+        return True
+
+    async def _decide(
+        self, rollout: RolloutRow, quality: policy.Quality | None
+    ) -> tuple[policy.Counts, policy.Decision]:
+        counts, _ = await evaluation.count(self._rollouts.connection, rollout, self._now)
+        plan = _plan(rollout)
+        return counts, policy.decide(plan, counts, quality, now=self._now.timestamp())
+
+    async def _check_way_back(self, rollout: RolloutRow, release_id: UUID) -> None:
+        """Rule 6."""
+        back = await self._rollouts.release_counter(release_id)
+        there = await self._rollouts.release_counter(rollout.release_id)
+        if back is None or there is None:
+            raise NotFoundError(f"no release {release_id}")
+        if back[:2] != there[:2]:
+            raise InvalidInputError(
+                f"the rollout is of {there[0]} {there[1]}, not of {back[0]} {back[1]}"
+            )
+        if back[2] <= there[2]:
+            raise InvalidInputError(
+                f"release_counter {back[2]} is not above {there[2]}, which devices have:"
+                " reissue the older version first (`zenthos release reissue`)"
+            )
 
     async def _carry_out(self, evaluated: Evaluation, quality: policy.Quality | None) -> None:
         rollout, decision = evaluated.rollout, evaluated.decision
@@ -289,6 +313,7 @@ def _plan(rollout: RolloutRow) -> policy.Plan:
         error_threshold=rollout.error_threshold,
         min_devices=rollout.min_devices,
         control_percentage=rollout.control_percentage,
+        timeout_s=rollout.timeout_s,
         phase_started_at=began.timestamp(),
     )
 

@@ -39,6 +39,12 @@ FINAL: Final = (State.SUCCESS, State.FAILURE, State.ALREADY_INSTALLED)
 """By rule 2; timed_out and aborted may still be corrected."""
 OUTCOMES: Final = (*FINAL, State.ABORTED)
 
+SUPERSEDED: Final = "superseded"
+NEVER_ASKED: Final = "never_asked"
+NOT_BEGUN: Final = "not_begun"
+UNTRIED: Final = (SUPERSEDED, NEVER_ASKED, NOT_BEGUN)
+"""Reasons of the server, which ended what the device had not tried: it may be offered again."""
+
 
 @dataclass(frozen=True)
 class Claim:

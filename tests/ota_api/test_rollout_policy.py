@@ -27,6 +27,7 @@ PLAN = Plan(
     error_threshold=0.1,
     min_devices=10,
     control_percentage=0,
+    timeout_s=86_400,
     phase_started_at=NOW - 3600,
 )
 GOOD = Counts(members=100, answering=100, succeeded=95, phase_succeeded=95, phase_failed=5)
@@ -116,6 +117,30 @@ def test_rule_6_a_control_cohort_wants_recent_data() -> None:
     assert judge(GOOD, measured(), plan).action is Action.ADVANCE
     old = replace(measured(), measured_at=NOW - MAX_EVIDENCE_AGE_S - 1)
     assert words(judge(GOOD, old, plan)) == ["waiting_for_data"]
+
+
+def test_rule_3_all_that_a_later_phase_waits_for_is_enough() -> None:
+    plan = replace(PLAN, phase=2, min_devices=50)
+    counts = Counts(members=15, answering=15, succeeded=10, phase_failed=5)
+    assert judge(counts, plan=plan).action is Action.PAUSE
+    assert judge(replace(counts, answering=16), plan=plan).action is Action.HOLD, "one is at work"
+
+
+def test_rule_4_data_of_another_time_tells_nothing() -> None:
+    for measured_at in (NOW - MAX_EVIDENCE_AGE_S - 1, NOW + MAX_EVIDENCE_AGE_S + 1):
+        stale = replace(measured(gap_rate=0.9), measured_at=measured_at)
+        assert judge(GOOD, stale).action is Action.ADVANCE
+
+
+def test_rule_7_a_phase_in_which_nobody_answers_is_passed_over() -> None:
+    empty = Counts(members=0, answering=0, succeeded=0, later=20)
+    assert judge(empty).action is Action.ADVANCE
+    assert judge(replace(empty, later=0)).action is Action.HOLD, "no device at all"
+    assert judge(empty, plan=replace(PLAN, phase=3)).action is Action.HOLD, "the last phase"
+    silent = replace(empty, members=3)
+    assert words(judge(silent)) == ["nobody_answers"]
+    assert judge(silent).action is Action.HOLD
+    assert judge(silent, plan=replace(PLAN, timeout_s=3599)).action is Action.ADVANCE
 
 
 counts_of = st.builds(

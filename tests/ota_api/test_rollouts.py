@@ -212,7 +212,7 @@ def test_silence_is_a_failure(fleet: Fleet) -> None:
     assert found["action"] == "pause"
     rows = fleet.ota.send("GET", f"/rollouts/{rollout}/deployments").json()["items"]
     assert [(r["device_id"], r["state"], r["stage"], r["reason"]) for r in rows] == [
-        ("unit-000", "timed_out", "pending", "silent"),
+        ("unit-000", "timed_out", "pending", "not_begun"),
         ("unit-001", "timed_out", "check-in", "never_asked"),
     ]
     assert fleet.check_in("unit-000")["status_code"] == 403
@@ -269,7 +269,7 @@ def test_a_failure_stops_the_rollout_at_once_and_tells_people(fleet: Fleet) -> N
 
 def test_worse_data_stops_the_rollout_with_its_evidence(fleet: Fleet) -> None:
     rollout = fleet.roll_out()
-    quality = {"measured_at": 1_900_000_000, "window_s": 3600, "control": COHORT}
+    quality = {"measured_at": time.time(), "window_s": 3600, "control": COHORT}
     worse = {**COHORT, "range_violation_rate": 0.4}
     found = fleet.evaluate(rollout, quality={**quality, "updated": worse})
     assert (found["action"], found["state"]) == ("pause", "paused")
@@ -349,3 +349,15 @@ def test_what_cannot_be_rolled_out(fleet: Fleet) -> None:
     assert refused(error_threshold=1.0) == 422
     fleet.roll_out()
     assert refused() == 409
+
+
+def test_what_was_offered_and_not_begun_is_offered_again(fleet: Fleet) -> None:
+    rollout = fleet.roll_out(timeout_s=3600, error_threshold=0.9, min_devices=50)
+    fleet.check_in(fleet.devices[0])
+    fleet.let_pass("2 hours")
+    query = "SELECT state, reason FROM deployments WHERE device_id = 'unit-000'"
+    fleet.evaluate(rollout)
+    assert fleet.ota.rows(query) == [("timed_out", "not_begun")]
+    assert fleet.ota.send("POST", f"/rollouts/{rollout}/resume").status_code == 200
+    fleet.check_in("unit-000")
+    assert fleet.ota.rows(query) == [("pending", None)]

@@ -73,7 +73,7 @@ def tick(
     context.update_cursor(stored)
     if events:
         return dg.SensorResult(asset_events=events, cursor=stored)
-    return dg.SkipReason("; ".join(problems) or f"{len(running)} running, nothing decided")
+    return dg.SkipReason("; ".join(problems) or f"{len(running)} evaluated, nothing decided")
 
 
 def _from(evaluated: str, running: list[Rollout]) -> list[Rollout]:

@@ -33,7 +33,10 @@ READ_WITHIN_S: Final = 20.0
 _RUNNING: Final = """
 SELECT o.id, o.device_model, o.farm_id, o.tag, t.kind, t.name, t.version
 FROM rollouts o JOIN release_targets t USING (release_id, device_model)
-WHERE o.state = 'running' ORDER BY o.created_at, o.id"""
+WHERE o.state = 'running' OR EXISTS (
+  SELECT FROM deployments p WHERE p.rollout_id = o.id
+    AND p.state IN ('pending', 'downloading', 'installing', 'rebooting'))
+ORDER BY o.created_at, o.id"""
 
 _UPDATED: Final = """
 SELECT device_id,
@@ -119,7 +122,7 @@ class Rollout:
 
 
 def running_rollouts(connection: psycopg.Connection) -> list[Rollout]:
-    """Those that go on, the oldest first."""
+    """Those that go on, or have devices at work to be concluded; the oldest first."""
     with connection.cursor(row_factory=class_row(Rollout)) as cursor:
         return cursor.execute(_RUNNING).fetchall()
 

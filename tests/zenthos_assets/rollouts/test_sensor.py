@@ -66,7 +66,7 @@ def watched(ops_url: str, tmp_path: Path) -> Iterator[Watched]:
         }
         made = Watched(ota, Rows(connection), here, variables=variables)
         made.tick()
-        assert made.said == "0 running, nothing decided"
+        assert made.said == "0 evaluated, nothing decided"
         yield made
 
 
@@ -102,7 +102,7 @@ def test_rule_1_evidence_makes_the_server_pause(watched: Watched) -> None:
     evidence = watched.rows.one("SELECT after FROM audit_log WHERE action = 'rollout.pause'")
     assert evidence["evidence"]["quality"] == seen["quality"]
     assert watched.tick() == []
-    assert watched.said == "0 running, nothing decided"
+    assert watched.said == "1 evaluated, nothing decided"
 
 
 def test_rule_1_counts_and_timeouts_decide_without_evidence(watched: Watched) -> None:
@@ -195,7 +195,7 @@ def test_rule_4_an_evaluation_that_changes_nothing_leaves_no_trace(watched: Watc
     updated(watched)
     watched.rows.connection.execute("UPDATE telemetry_hot SET firmware_version = 'v1.0.0'")
     assert watched.tick() == []
-    assert watched.said == "1 running, nothing decided"
+    assert watched.said == "1 evaluated, nothing decided"
 
 
 def test_decisions_rule_2_an_entry_that_was_committed_late_is_told(watched: Watched) -> None:
