@@ -134,19 +134,7 @@ def running_servers(
     programs = replace(broker.find_mosquitto(unpacked), plugin=plugin)
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="zenthos-bench-")))
-        cluster = postgres.PostgresCluster(folder / "postgres", free_port(), secrets.token_hex(8))
-        cluster.initialise()
-        database = Server(
-            "postgres",
-            cluster.command(postgres_settings),
-            folder,
-            is_ready=cluster.accepts_connections,
-            stop_signal=postgres.STOP_SIGNAL,
-        )
-        stack.callback(database.stop)
-        database.start()
-        cluster.create_databases([DATABASE])
-        migrate(cluster.url(DATABASE), Database.OPS)
+        database, url = stack.enter_context(running_postgres(folder, postgres_settings))
         configuration, password = _configure_broker(programs, folder / "mosquitto")
         mosquitto = Server(
             "mosquitto",
@@ -158,8 +146,34 @@ def running_servers(
         )
         stack.callback(mosquitto.stop)
         mosquitto.start()
-        url = cluster.url(DATABASE)
         yield Servers(folder, database, mosquitto, url, configuration, password)
+
+
+@contextmanager
+def running_postgres(
+    folder: Path, settings: Mapping[str, str] | None = None
+) -> Iterator[tuple[Server, str]]:
+    """Postgres with a migrated operational database, and the URL of that; stopped at the end.
+
+    Raises:
+        ConfigurationError: it cannot be had or does not start.
+    """
+    cluster = postgres.PostgresCluster(folder / "postgres", free_port(), secrets.token_hex(8))
+    cluster.initialise()
+    database = Server(
+        "postgres",
+        cluster.command(settings),
+        folder,
+        is_ready=cluster.accepts_connections,
+        stop_signal=postgres.STOP_SIGNAL,
+    )
+    database.start()
+    try:
+        cluster.create_databases([DATABASE])
+        migrate(cluster.url(DATABASE), Database.OPS)
+        yield database, cluster.url(DATABASE)
+    finally:
+        database.stop()
 
 
 def _configure_broker(programs: broker.Mosquitto, folder: Path) -> tuple[broker.Broker, str]:

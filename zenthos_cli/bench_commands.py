@@ -112,6 +112,22 @@ def archive(
         raise typer.Exit(1)
 
 
+@app.command()
+def rollout(
+    devices: Annotated[int, typer.Argument(min=100, help="Devices of the fleet.")] = 100_000,
+    runs: Annotated[int, typer.Option(min=1, help="Runs of each; medians count.")] = 5,
+) -> None:
+    """One evaluation of a rollout, against a loop over its devices that decides the same."""
+    import msgspec
+
+    from bench.rollout import run_rollout_bench
+
+    result = run_rollout_bench(devices, runs=runs)
+    typer.echo(msgspec.json.encode(result))
+    if not result.same_counts:
+        raise typer.Exit(1)
+
+
 def _report(result: "DataclassInstance") -> None:
     import msgspec
 

@@ -21,7 +21,7 @@ _MATCHES: Final = (
     "v.device_model = %(device_model)s AND v.decommissioned_at IS NULL"
     " AND (%(farm_id)s::uuid IS NULL OR v.farm_id = %(farm_id)s)"
     " AND (%(tag)s::text IS NULL OR v.tags @> ARRAY[%(tag)s::text])"
-    " AND rollout_bucket(%(id)s, v.id) < %(end)s"
+    " AND (%(end)s >= 10000 OR rollout_bucket(%(id)s, v.id) < %(end)s)"
 )
 
 _PROVE: Final = """
