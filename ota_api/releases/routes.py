@@ -2,16 +2,12 @@
 
 from base64 import b64encode
 from collections.abc import Callable
-from http import HTTPStatus
 from typing import Annotated, Any, Final, Literal
 
-from anyio import to_thread
-from fastapi import APIRouter, Depends, Path, Query, Request, Response
-from fastapi.exceptions import RequestValidationError
+from fastapi import APIRouter, Path, Query, Request, Response
 from opentelemetry import metrics
-from pydantic import ValidationError
 
-from ota_api.auth import Known, Publisher, PublisherToken, Trail, User
+from ota_api.auth import Known, User
 from ota_api.downloads import StoredFile, send_file, wants_binary
 from ota_api.fields import DeviceModelPath
 from ota_api.releases.repository import (
@@ -22,18 +18,15 @@ from ota_api.releases.repository import (
     Slot,
 )
 from ota_api.releases.schemas import (
-    Publication,
-    Published,
     ReleaseCounter,
     ReleaseMetadata,
 )
-from ota_api.releases.service import LATEST, find_release, publish
+from ota_api.releases.service import LATEST, find_release
 from ota_api.resources import Opened, Transaction
 from zenthos_core import lake
 from zenthos_core.manifest import FIRMWARE_VERSION, MODEL_VERSION, RELEASE_NAME
 
 router = APIRouter(tags=["releases"])
-PUBLISH_PATHS: Final = ("/firmware/publish", "/models/publish")
 
 ModelName = Annotated[str, Path(pattern=f"^{RELEASE_NAME.pattern}$")]
 FirmwareVersion = Annotated[str, Path(pattern=f"^({LATEST}|{FIRMWARE_VERSION.pattern})$")]
@@ -46,23 +39,6 @@ _downloads = metrics.get_meter(__name__).create_counter(
 )
 
 
-async def _read_publication(request: Request, _: PublisherToken) -> Publication:
-    """The body, read only once the token is known to be good: it may be large."""
-    try:
-        return await to_thread.run_sync(Publication.model_validate_json, await request.body())
-    except ValidationError as error:
-        found = [{**e, "loc": ("body", *e["loc"])} for e in error.errors(include_url=False)]
-        raise RequestValidationError(found) from None
-
-
-Body = Annotated[Publication, Depends(_read_publication)]
-_BODY_SCHEMA: Final = {"schema": Publication.model_json_schema()}
-_PUBLISH: Final[dict[str, Any]] = {
-    "status_code": HTTPStatus.CREATED,
-    "openapi_extra": {
-        "requestBody": {"required": True, "content": {"application/json": _BODY_SCHEMA}}
-    },
-}
 _BINARY: Final[dict[int | str, dict[str, Any]]] = {
     200: {"content": {"application/octet-stream": {}}},
     206: {"content": {"application/octet-stream": {}}, "description": "The range asked for."},
@@ -77,42 +53,6 @@ def _get_and_head(path: str) -> Callable[[Callable[..., Any]], Callable[..., Any
         return endpoint
 
     return add
-
-
-@router.post("/firmware/publish", **_PUBLISH)
-async def publish_firmware(
-    *,
-    publication: Body,
-    publisher: Publisher,
-    trail: Trail,
-    resources: Opened,
-    connection: Transaction,
-    response: Response,
-) -> Published:
-    """Publish firmware. The same binary again is answered with the release there is (200)."""
-    releases = ReleaseRepository(connection)
-    release, created = await publish(
-        resources, releases, publication, kinds=FIRMWARE_KINDS, publisher=publisher, trail=trail
-    )
-    return _published(release, created, resources.settings.ota_url, response)
-
-
-@router.post("/models/publish", **_PUBLISH)
-async def publish_model(
-    *,
-    publication: Body,
-    publisher: Publisher,
-    trail: Trail,
-    resources: Opened,
-    connection: Transaction,
-    response: Response,
-) -> Published:
-    """Publish a model. The same binary again is answered with the release there is (200)."""
-    releases = ReleaseRepository(connection)
-    release, created = await publish(
-        resources, releases, publication, kinds=MODEL_KINDS, publisher=publisher, trail=trail
-    )
-    return _published(release, created, resources.settings.ota_url, response)
 
 
 @_get_and_head("/firmware/{device_model}/{version}")
@@ -182,21 +122,13 @@ async def _answer(
     return sent
 
 
-def _published(release: Release, created: bool, base_url: str, response: Response) -> Published:
-    url = _binary_url(release, base_url)
-    if not created:
-        response.status_code = HTTPStatus.OK
-    response.headers["Location"] = url
-    return Published(id=release.id, status="published", url=url)
-
-
 def _metadata(release: Release, base_url: str) -> ReleaseMetadata:
     return ReleaseMetadata(
         device_model=release.device_model,
         kind=release.kind,
         name=release.name,
         version=release.version,
-        binary_url=_binary_url(release, base_url),
+        binary_url=binary_url(release, base_url),
         sha256=release.sha256,
         size_bytes=release.size_bytes,
         manifest=b64encode(release.manifest).decode(),
@@ -211,7 +143,7 @@ def _metadata(release: Release, base_url: str) -> ReleaseMetadata:
     )
 
 
-def _binary_url(release: Release, base_url: str) -> str:
+def binary_url(release: Release, base_url: str) -> str:
     if release.kind in MODEL_KINDS:
         path = f"models/{release.device_model}/{release.name}/{release.version}"
     else:
