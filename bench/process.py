@@ -53,6 +53,12 @@ class Helper:
         self._input.write(f"{line}\n")
         self._input.flush()
 
+    def read_line(self) -> str:
+        """The next line that it writes; BenchError where it has ended."""
+        if not (line := self._output.readline()):
+            raise BenchError(f"{self._module} ended; its error is above")
+        return line
+
     def finish(self, timeout_s: float = END_S) -> str:
         """What it has written when it ends by itself; the end of its input tells it to."""
         self._input.close()

@@ -2,18 +2,15 @@
 
 import logging
 import sys
-from typing import Final
 
 import uvicorn
 
 from ota_api.app import create_app
 from ota_api.resources import TokenKeys
+from ota_api.server import raise_file_limit, server_config
 from zenthos_core.errors import ConfigurationError
 from zenthos_core.observability import setup_logging, setup_telemetry
 from zenthos_core.settings import Settings, load_settings
-
-GRACE_S: Final = 10
-"""Longest wait at a stop for requests under way; a device resumes its download elsewhere."""
 
 
 def main() -> int:
@@ -30,16 +27,8 @@ def main() -> int:
 
 
 def _serve(settings: Settings) -> int:
-    config = uvicorn.Config(
-        create_app(settings),
-        host=settings.ota_host,
-        port=settings.ota_port,
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        timeout_graceful_shutdown=GRACE_S,
-    )
-    server = uvicorn.Server(config)
+    raise_file_limit()
+    server = uvicorn.Server(server_config(create_app(settings), settings))
     try:
         server.run()
     except KeyboardInterrupt:

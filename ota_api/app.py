@@ -17,6 +17,10 @@ from ota_api.devices.schemas import MAX_BULK_BYTES
 from ota_api.export.routes import router as export
 from ota_api.farms.routes import router as farms
 from ota_api.health.routes import router as health
+from ota_api.hooks.routes import HOOK_PATH
+from ota_api.hooks.routes import router as hooks
+from ota_api.hooks.schemas import MAX_HOOK_BYTES
+from ota_api.hooks.worker import working
 from ota_api.keys.routes import router as keys
 from ota_api.keys.versions import keep_key_versions
 from ota_api.problems import install_problem_handlers
@@ -36,11 +40,12 @@ from zenthos_core.settings import Settings
 
 _ROUTERS: Final = (
     *(health, keys, sessions, farms, devices, releases, publishing, release_records),
-    *(rollouts, export, audit),
+    *(rollouts, hooks, export, audit),
 )
 _BODY_LIMITS: Final = {
     **dict.fromkeys(PUBLISH_PATHS, MAX_PUBLISH_BYTES),
     BULK_PATH: MAX_BULK_BYTES,
+    HOOK_PATH: MAX_HOOK_BYTES,
 }
 
 
@@ -67,7 +72,7 @@ def create_app(settings: Settings, clock: Callable[[], float] = time.time) -> Fa
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with open_resources(settings, clock) as resources:
+        async with open_resources(settings, clock) as resources, working(resources):
             app.state.resources = resources
             async with _running(keep_swept(resources), keep_key_versions(resources)):
                 yield

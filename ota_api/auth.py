@@ -84,6 +84,7 @@ _publisher = permit(Role.ADMIN, Role.OPERATOR, scope=PUBLISH)
 _steering = permit(Role.ADMIN, Role.OPERATOR, scope=ROLLBACK)
 
 AdminToken = Annotated[Identity, Depends(_admin)]
+KnownToken = Annotated[Identity, Depends(permit(*ANYONE_KNOWN))]
 PublisherToken = Annotated[Identity, Depends(_publisher)]
 
 Admin = Annotated[Identity, require(_admin)]

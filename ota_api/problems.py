@@ -93,7 +93,8 @@ async def _on_own_error(_: Request, error: ZenthosError) -> JSONResponse:
     if status is None or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         _logger.error("%s", error, exc_info=error)
     again = {"Retry-After": str(error.retry_after_s)} if isinstance(error, ThrottledError) else None
-    return problem(status or HTTPStatus.INTERNAL_SERVER_ERROR, str(error), headers=again)
+    status = status or HTTPStatus.INTERNAL_SERVER_ERROR
+    return problem(status, str(error), headers=again, **error.members)
 
 
 async def _on_invalid_request(_: Request, error: RequestValidationError) -> JSONResponse:

@@ -1,7 +1,8 @@
 """What requests work with, opened once when the server starts and handed in."""
 
+import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Annotated, Final
@@ -11,9 +12,12 @@ from fastapi import Depends, Request
 from psycopg import AsyncConnection
 from psycopg_pool import AsyncConnectionPool
 
+from ota_api.delivery.service import Deliveries
 from ota_api.devices.accounts import BrokerAccounts
 from ota_api.export.service import ExportSlots
-from ota_api.keys.service import TrustedKeyFile
+from ota_api.keys.service import OnlineKey, TrustedKeyFile
+from ota_api.releases.catalogue import CatalogueCache
+from ota_api.releases.seen import SeenDevices, flushing
 from ota_api.throttle import Throttle
 from zenthos_core import lake, tokens
 from zenthos_core.blobs import BlobStore, store_of
@@ -22,6 +26,7 @@ from zenthos_core.settings import Settings
 from zenthos_core.tokens import Identity
 
 POOL_MAX: Final = 16
+READS_MAX: Final = 8
 POOL_WAIT_S: Final = 5.0
 STATEMENT_TIMEOUT_MS: Final = 15_000
 HASHES_AT_A_TIME: Final = 2
@@ -85,12 +90,20 @@ class Resources:
 
     settings: Settings
     pool: Pool
+    reads: Pool
+    """For single statements: each commits by itself, and connections are not tried beforehand."""
     store: BlobStore
     token_keys: TokenKeys
     trusted_keys: TrustedKeyFile
+    online_key: OnlineKey
+    catalogues: CatalogueCache
+    seen: SeenDevices
     accounts: BrokerAccounts
     exports: ExportSlots
+    deliveries: Deliveries
     clock: Callable[[], float]
+    hook_calls: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when GitHub has told of a release."""
     throttles: Throttles = field(default_factory=Throttles)
     hashing: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(HASHES_AT_A_TIME))
 
@@ -111,27 +124,53 @@ async def open_resources(
         settings.mqtt_password_file, settings.mqtt_pid_file, settings.mqtt_revocations_file
     )
     trusted = TrustedKeyFile(settings.trusted_keys_file, settings.root_public_key_file)
-    async with _new_pool(settings.database_url.get_secret_value()) as pool:
+    online = OnlineKey.read(settings.online_private_key_file)
+    url = settings.database_url.get_secret_value()
+    async with (
+        _new_pool(url, POOL_MAX, check=AsyncConnectionPool.check_connection) as pool,
+        _new_pool(url, READS_MAX, autocommit=True) as reads,
+    ):
+        seen = SeenDevices(pool)
         try:
-            yield Resources(
-                settings, pool, store, token_keys, trusted, accounts, ExportSlots(), clock
-            )
+            async with flushing(seen):
+                yield Resources(
+                    settings=settings,
+                    pool=pool,
+                    reads=reads,
+                    store=store,
+                    token_keys=token_keys,
+                    trusted_keys=trusted,
+                    online_key=online,
+                    catalogues=CatalogueCache(pool, settings.ota_url),
+                    seen=seen,
+                    accounts=accounts,
+                    exports=ExportSlots(),
+                    deliveries=Deliveries.of(settings, store),
+                    clock=clock,
+                )
         finally:
             await accounts.close()
 
 
-def _new_pool(url: str) -> Pool:
+def _new_pool(
+    url: str,
+    max_size: int,
+    *,
+    autocommit: bool = False,
+    check: Callable[[AsyncConnection], Awaitable[None]] | None = None,
+) -> Pool:
     return AsyncConnectionPool(
         url,
         kwargs={
             "application_name": "zenthos-ota-api",
             "connect_timeout": 5,
             "options": f"-c timezone=UTC -c statement_timeout={STATEMENT_TIMEOUT_MS}",
+            "autocommit": autocommit,
         },
         min_size=1,
-        max_size=POOL_MAX,
+        max_size=max_size,
         timeout=POOL_WAIT_S,
-        check=AsyncConnectionPool.check_connection,
+        check=check,
         open=False,
     )
 

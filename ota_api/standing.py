@@ -8,6 +8,7 @@
 The database is asked with each request: what ended a moment ago has ended, in every worker.
 """
 
+from datetime import datetime
 from uuid import UUID
 
 from psycopg import AsyncConnection
@@ -15,10 +16,7 @@ from psycopg import AsyncConnection
 from zenthos_core.errors import AuthenticationError, PermissionDeniedError
 from zenthos_core.tokens import Identity, Role
 
-_DEVICE = (
-    "SELECT decommissioned_at IS NULL, tokens_valid_from IS NULL"
-    " OR to_timestamp(%s) >= tokens_valid_from FROM devices WHERE id = %s"
-)
+_DEVICE = "SELECT decommissioned_at IS NULL, tokens_valid_from FROM devices WHERE id = %s"
 _SESSION = (
     "SELECT FROM sessions s JOIN users u ON u.id = s.user_id"
     " WHERE s.id = %s AND s.ended_at IS NULL AND u.disabled_at IS NULL AND u.name = %s"
@@ -38,16 +36,21 @@ async def check_standing(connection: AsyncConnection, identity: Identity) -> Non
         await _check_session(connection, identity.subject, identity.session)
 
 
+def check_device(identity: Identity, *, in_use: bool, tokens_valid_from: datetime | None) -> None:
+    """Rule 1, for who has read the device's row; the errors of check_standing."""
+    if not in_use:
+        raise PermissionDeniedError(f"device {identity.subject} is decommissioned")
+    if tokens_valid_from is not None and identity.issued_at < tokens_valid_from.timestamp():
+        raise AuthenticationError("token revoked: have the device registered again")
+
+
 async def _check_device(connection: AsyncConnection, identity: Identity) -> None:
-    cursor = await connection.execute(_DEVICE, (identity.issued_at, identity.subject))
+    cursor = await connection.execute(_DEVICE, (identity.subject,))
     row = await cursor.fetchone()
     if row is None:
         raise PermissionDeniedError(f"device {identity.subject} is not registered any more")
-    in_use, valid = row
-    if not in_use:
-        raise PermissionDeniedError(f"device {identity.subject} is decommissioned")
-    if not valid:
-        raise AuthenticationError("token revoked: have the device registered again")
+    in_use, tokens_valid_from = row
+    check_device(identity, in_use=in_use, tokens_valid_from=tokens_valid_from)
 
 
 async def _check_session(connection: AsyncConnection, user: str, session: str) -> None:

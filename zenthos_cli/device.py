@@ -197,21 +197,51 @@ def _fetch_rest(
 ) -> Iterator[bytes]:
     """The bytes from `have` on, one Range at a time, all of the one file that was signed."""
     size, etag = manifest["size"], f'"{manifest["sha256"]}"'
-    while have < size:
-        last = min(have + CHUNK_BYTES, size) - 1
-        asked = {"Range": f"bytes={have}-{last}", "If-Range": etag}
-        status, chunk = _get(http, url, asked)
-        if status != httpx.codes.PARTIAL_CONTENT:
+    with httpx.Client(timeout=TIMEOUT_S, trust_env=False) as elsewhere:
+        source = _Source(http, elsewhere, url, etag)
+        while have < size:
+            chunk = source.read(have, min(have + CHUNK_BYTES, size) - 1)
+            if not chunk:
+                raise UpdateError("download", "the server sent an empty range")
+            have += len(chunk)
+            yield chunk
+
+
+class _Source:
+    """The server, or for a while the store to which it sends the device.
+
+    The store is asked by a client that has no token, and without If-Range: its ETag is another, and
+    the signed SHA-256 decides in the end.
+    """
+
+    def __init__(self, http: httpx.Client, elsewhere: httpx.Client, url: str, etag: str) -> None:
+        self._http = http
+        self._elsewhere = elsewhere
+        self._url = url
+        self._etag = etag
+        self._location = ""
+
+    def read(self, first: int, last: int) -> bytes:
+        """Bytes `first` to `last`."""
+        asked = {"Range": f"bytes={first}-{last}"}
+        if self._location:
+            answer = _ask(self._elsewhere, self._location, asked)
+            if answer.status == httpx.codes.PARTIAL_CONTENT:
+                return answer.body
+        answer = _ask(self._http, self._url, {**asked, "If-Range": self._etag})
+        if answer.location:
+            self._location = answer.location  # the URL before it, if any, has expired
+            answer = _ask(self._elsewhere, self._location, asked)
+        if answer.status == httpx.codes.OK:
             raise UpdateError("download", "the server no longer has the file that was signed")
-        if not chunk:
-            raise UpdateError("download", "the server sent an empty range")
-        have += len(chunk)
-        yield chunk
+        if answer.status != httpx.codes.PARTIAL_CONTENT:
+            raise UpdateError("download", answer.problem(self._url))
+        return answer.body
 
 
 def _get_json(http: httpx.Client, path: str) -> dict[str, Any]:
     try:
-        content = json.loads(_get(http, path, {})[1])
+        content = json.loads(_get(http, path))
     except (ValueError, RecursionError):
         content = None
     if not isinstance(content, dict):
@@ -219,8 +249,27 @@ def _get_json(http: httpx.Client, path: str) -> dict[str, Any]:
     return content
 
 
-def _get(http: httpx.Client, path: str, headers: dict[str, str]) -> tuple[int, bytes]:
-    """Status and body; tries again while the network or the server is away."""
+@dataclass(frozen=True)
+class _Answer:
+    status: int
+    body: bytes
+    location: str = ""
+
+    def problem(self, path: str) -> str:
+        """What went wrong, in the server's words."""
+        text = self.body[:300].decode(errors="replace")
+        return f"{path.partition('?')[0]} was answered with {self.status}: {text}"
+
+
+def _get(http: httpx.Client, path: str) -> bytes:
+    answer = _ask(http, path, {})
+    if not httpx.codes.is_success(answer.status):
+        raise UpdateError("check-in", answer.problem(path))
+    return answer.body
+
+
+def _ask(http: httpx.Client, path: str, headers: dict[str, str]) -> _Answer:
+    """The answer; tries again while the network or the server is away."""
     problem = ""
     for attempt in range(ATTEMPTS):
         if attempt:
@@ -229,14 +278,14 @@ def _get(http: httpx.Client, path: str, headers: dict[str, str]) -> tuple[int, b
             with http.stream("GET", path, headers=headers) as answer:
                 body = _read_bounded(answer)
         except httpx.TransportError as error:
-            problem = f"{http.base_url} cannot be reached ({error}): is the OTA server running?"
+            host = http.base_url.join(path).netloc.decode()
+            problem = f"{host} cannot be reached ({error}): is the OTA server running?"
             continue
-        if answer.is_success:
-            return answer.status_code, body
-        text = body[:300].decode(errors="replace")
-        problem = f"{path} was answered with {answer.status_code}: {text}"
+        location = answer.headers.get("location", "") if answer.has_redirect_location else ""
+        found = _Answer(answer.status_code, body, location)
         if not answer.is_server_error:
-            break
+            return found
+        problem = found.problem(path)
     raise UpdateError("check-in", problem)
 
 

@@ -3,9 +3,15 @@
 Only the HTTP edge knows status codes; only the command line knows exit codes.
 """
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 
 class ZenthosError(Exception):
     """Base of all errors raised on purpose."""
+
+    members: Mapping[str, str] = MappingProxyType({})
+    """What a program may read beside the text, such as `reason`."""
 
 
 class ConfigurationError(ZenthosError):
@@ -39,6 +45,10 @@ class AuthenticationError(ZenthosError):
 
 class PermissionDeniedError(ZenthosError):
     """The token is good but does not allow this."""
+
+
+class NotEntitledError(PermissionDeniedError):
+    """Releases are there, but none that this device may have now."""
 
 
 class ThrottledError(ZenthosError):

@@ -49,6 +49,9 @@ class Settings(BaseSettings):
         description="Object storage: file:///absolute/folder, s3://bucket/folder or s3://.",
     )
     s3_endpoint_url: str = Field("", description="S3 server other than AWS, such as MinIO.")
+    s3_public_endpoint_url: str = Field(
+        "", description="That server as devices reach it, in download URLs; the same where not set."
+    )
     s3_region: str = Field("", description="Region of the buckets; boto3's own where not set.")
     s3_access_key_id: str = Field("", description="S3 account; boto3's own search where not set.")
     s3_secret_access_key: SecretStr = Field(SecretStr(""), description="Its secret key.")
@@ -141,6 +144,53 @@ class Settings(BaseSettings):
     ota_host: str = Field("127.0.0.1", description="Address the OTA server binds to.")
     ota_port: Port = Field(8080, description="Port of the OTA server.")
     ota_url: str = Field("http://127.0.0.1:8080", description="OTA server as others reach it.")
+    ota_url_expires_s: Annotated[int, Field(ge=10, le=86_400)] = Field(
+        300, description="Seconds that a presigned download URL is good for (S3)."
+    )
+    ota_cache_mb: Annotated[int, Field(ge=0)] = Field(
+        32, description="MiB of binaries that a server keeps in memory for downloads."
+    )
+    ota_downloads: Annotated[int, Field(ge=0)] = Field(
+        2_000, description="Downloads that a server sends at once; 0 is no limit."
+    )
+    ota_device_downloads: Annotated[int, Field(ge=0)] = Field(
+        4, description="Downloads of one device at once; 0 is no limit."
+    )
+    ota_device_bytes_per_s: Annotated[int, Field(ge=0)] = Field(
+        4_194_304, description="Bytes a second that a device is sent; 0 is no limit."
+    )
+    ota_device_burst_bytes: Annotated[int, Field(ge=0)] = Field(
+        33_554_432, description="Bytes that a device is sent at once before that rate holds."
+    )
+    ota_bytes_per_s: Annotated[int, Field(ge=0)] = Field(
+        0, description="Bytes a second that a server sends to all together; 0 is no limit."
+    )
+    ota_min_bytes_per_s: Annotated[int, Field(ge=0)] = Field(
+        512, description="Least bytes a second that a client takes, else it is cut; 0 is no limit."
+    )
+    ota_slow_after_s: Annotated[float, Field(gt=0)] = Field(
+        30, description="Seconds that a client may stall before that rate counts."
+    )
+    github_webhook_secret: SecretStr = Field(
+        SecretStr(""), description="Secret of GitHub's webhook; without one, it is not heard."
+    )
+    github_webhook_previous_secret: SecretStr = Field(
+        SecretStr(""), description="The one before it, while the secret is replaced."
+    )
+    github_asset_hosts: str = Field(
+        "github.com,api.github.com,objects.githubusercontent.com,"
+        "release-assets.githubusercontent.com",
+        description="Hosts (https) or origins that assets of releases may be fetched from.",
+    )
+    github_token: SecretStr = Field(
+        SecretStr(""), description="Token for assets of private repositories; told to GitHub alone."
+    )
+    github_rollout_percentage: Annotated[int, Field(ge=0, le=100)] = Field(
+        100, description="Devices that a release from GitHub is offered to at once."
+    )
+    github_retry_s: Annotated[float, Field(gt=0, le=300)] = Field(
+        5, description="Seconds before assets are asked for again; twice as long each time."
+    )
     token_private_key_file: Path = Field(
         Path(".zenthos/keys/token.pem"), description="ES256 key that signs tokens (OTA server)."
     )
@@ -184,6 +234,13 @@ class Settings(BaseSettings):
     dagster_url: str = Field("http://127.0.0.1:3000", description="Dagster webserver.")
     alert_webhook_url: SecretStr = Field(
         SecretStr(""), description="Receives failures of the lineage as JSON; none by default."
+    )
+    alert_offline_reports: AtLeastOne = Field(
+        3, description="Reports that a device misses before it is an alert; an hour at least."
+    )
+    low_battery_v: Positive = Field(3.3, description="Battery voltage below which is an alert.")
+    update_silent_days: Positive = Field(
+        3, description="Days that a device sends data and asks for no update before it is an alert."
     )
     postgres_bin: Path | None = Field(
         None, description="Folder with pg_dump and pg_restore; from PATH where it is not set."

@@ -1,10 +1,12 @@
-"""The trusted release keys, read again whenever their files change."""
+"""The trusted release keys, read again whenever their files change, and the online key."""
 
 import hashlib
 import logging
 from base64 import b64decode
 from dataclasses import dataclass
 from pathlib import Path
+
+from nacl.signing import SigningKey
 
 from zenthos_core.errors import ConfigurationError, ManifestError
 from zenthos_core.signing import TrustedKeys, parse_trusted_keys, read_key
@@ -19,6 +21,22 @@ class SignedKeys:
     document: bytes
     signature: bytes
     keys: TrustedKeys
+
+
+@dataclass(frozen=True)
+class OnlineKey:
+    """Signs answers to devices; nothing that a device would install."""
+
+    _key: SigningKey
+
+    @classmethod
+    def read(cls, path: Path) -> "OnlineKey":
+        """From its file; ConfigurationError where there is none."""
+        return cls(SigningKey(read_key(path)))
+
+    def sign(self, message: bytes) -> bytes:
+        """Detached Ed25519 signature."""
+        return self._key.sign(message).signature
 
 
 class TrustedKeyFile:

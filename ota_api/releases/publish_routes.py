@@ -7,9 +7,9 @@ from typing import Annotated, Any, Final
 from fastapi import APIRouter, Depends, Request, Response
 
 from ota_api.auth import Publisher, PublisherToken, Trail
+from ota_api.releases.metadata import binary_url
 from ota_api.releases.reading import MULTIPART, read_submission
 from ota_api.releases.repository import FIRMWARE_KINDS, MODEL_KINDS, ReleaseRepository
-from ota_api.releases.routes import binary_url
 from ota_api.releases.schemas import Chosen, Publication, Published
 from ota_api.releases.service import publish
 from ota_api.releases.staging import Staged, stage

@@ -15,11 +15,13 @@ PUBLISH_LOCK: Final = 7_205_760
 FIRMWARE_KINDS: Final = ("firmware-bundle", "esp-image")
 MODEL_KINDS: Final = ("model",)
 
-_SELECT: Final = (
-    "SELECT r.id, t.device_model, r.kind, r.name, r.version, t.object_key, r.sha256, r.size_bytes,"
+RELEASE_COLUMNS: Final = (
+    "r.id, t.device_model, r.kind, r.name, r.version, t.object_key, r.sha256, r.size_bytes,"
     " r.manifest, r.signature, r.key_id, r.release_counter, r.expires_at, r.uploaded_at,"
     " r.required, r.rollout_percentage, r.release_notes"
-    " FROM release_targets t JOIN releases r ON r.id = t.release_id"
+)
+_SELECT: Final = (
+    f"SELECT {RELEASE_COLUMNS} FROM release_targets t JOIN releases r ON r.id = t.release_id"
 )
 
 
@@ -54,6 +56,18 @@ class Slot:
     kinds: tuple[str, ...]
     name: str | None = None
 
+    def describe(self) -> str:
+        """For people."""
+        what = f"model {self.name}" if self.name is not None else " or ".join(self.kinds)
+        return f"{self.device_model} ({what})"
+
+    def question(self) -> str:
+        """The path that asks for the latest, as a device sends it."""
+        if self.name is not None:
+            return f"/models/{self.device_model}/{self.name}/latest"
+        kind = f"?kind={self.kinds[0]}" if len(self.kinds) == 1 else ""
+        return f"/firmware/{self.device_model}/latest{kind}"
+
     def condition(self) -> str:
         """As SQL over the parameters below."""
         named = " AND t.name = %(name)s" if self.name is not None else ""
@@ -68,11 +82,11 @@ class ReleaseRepository:
     """Works within the transaction of its connection."""
 
     def __init__(self, connection: AsyncConnection) -> None:
-        self._connection = connection
+        self.connection = connection
 
     async def lock_publishing(self) -> None:
         """Wait for other publications; until the end of the transaction there is no other."""
-        await self._connection.execute("SELECT pg_advisory_xact_lock(%s)", (PUBLISH_LOCK,))
+        await self.connection.execute("SELECT pg_advisory_xact_lock(%s)", (PUBLISH_LOCK,))
 
     async def find(self, slot: Slot, version: str) -> Release | None:
         """One version, of its newest issue; expired or not: a device may have to explain itself."""
@@ -82,17 +96,9 @@ class ReleaseRepository:
             slot.parameters() | {"version": version},
         )
 
-    async def find_latest(self, slot: Slot, now: datetime) -> Release | None:
-        """The newest that has not expired."""
-        return await self._one(
-            f"{_SELECT} WHERE {slot.condition()} AND r.expires_at > %(now)s"
-            " ORDER BY t.release_counter DESC, r.uploaded_at DESC LIMIT 1",
-            slot.parameters() | {"now": now},
-        )
-
     async def newest_counter(self, device_models: Sequence[str], kind: str) -> int:
         """The highest release_counter of any of the models, 0 for none."""
-        cursor = await self._connection.execute(
+        cursor = await self.connection.execute(
             "SELECT coalesce(max(release_counter), 0) FROM release_targets"
             " WHERE device_model = ANY(%s) AND kind = %s",
             (list(device_models), kind),
@@ -100,15 +106,7 @@ class ReleaseRepository:
         row = await cursor.fetchone()
         return int(row[0]) if row else 0
 
-    async def device_model(self, device_id: str) -> str | None:
-        """The model that a device is registered with."""
-        cursor = await self._connection.execute(
-            "SELECT device_model FROM devices WHERE id = %s", (device_id,)
-        )
-        row = await cursor.fetchone()
-        return row[0] if row else None
-
     async def _one(self, query: str, parameters: dict[str, Any]) -> Release | None:
-        async with self._connection.cursor(row_factory=class_row(Release)) as cursor:
+        async with self.connection.cursor(row_factory=class_row(Release)) as cursor:
             await cursor.execute(query.encode(), parameters)
             return await cursor.fetchone()

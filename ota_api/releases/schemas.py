@@ -56,6 +56,13 @@ class Published(BaseModel):
     url: str = Field(description="Where its binary is, for the first of its device models.")
 
 
+class Requirements(BaseModel):
+    """What must be on the device already."""
+
+    min_firmware: str | None = None
+    payload_schema: int | None = None
+
+
 class ReleaseMetadata(BaseModel):
     """A release as a device model may install it."""
 
@@ -75,6 +82,16 @@ class ReleaseMetadata(BaseModel):
     required: bool
     rollout_percentage: int
     release_notes: str
+    requires: Requirements
+    min_firmware: str | None = Field(description="The same as in `requires`.")
+    rollout: UUID | None = Field(description="The rollout that offers it; null for users.")
+    deployment_id: int | None = Field(description="What the device names in its reports.")
+    checkin: str | None = Field(
+        None, description="With a nonce: base64 of the exact bytes that the online key signed."
+    )
+    checkin_signature: str | None = Field(
+        None, description="Base64 of the Ed25519 signature over them."
+    )
 
 
 class ReleaseCounter(BaseModel):

@@ -23,15 +23,14 @@ from ota_api.audit.schemas import Action
 from ota_api.audit.service import AuditTrail
 from ota_api.releases.conflicts import Original, find_place
 from ota_api.releases.publications import Publications
-from ota_api.releases.repository import Release, ReleaseRepository, Slot
+from ota_api.releases.repository import ReleaseRepository
 from ota_api.releases.staging import Staged
 from ota_api.releases.uploads import end_uploads
 from ota_api.resources import Resources
 from ota_api.rollouts.implicit import begin_implicit
 from ota_api.rollouts.repository import RolloutRepository
-from zenthos_core.errors import NotFoundError, PermissionDeniedError
 from zenthos_core.manifest import Manifest
-from zenthos_core.tokens import Identity, Role
+from zenthos_core.tokens import Identity
 
 LATEST: Final = "latest"
 
@@ -89,29 +88,6 @@ def _legacy_digests(staged: Staged, original: Original | None) -> dict[str, str 
     return {"sha1": known.sha1, "md5": known.md5} if known else {}
 
 
-async def find_release(
-    resources: Resources,
-    releases: ReleaseRepository,
-    slot: Slot,
-    version: str,
-    identity: Identity,
-) -> Release:
-    """A version, or the newest that has not expired for `latest`.
-
-    Raises:
-        PermissionDeniedError: for a device that asks for another model's.
-        NotFoundError: where there is none.
-    """
-    await _check_eligible(releases, slot, identity)
-    if version != LATEST:
-        return await _find(releases, slot, version)
-    now = datetime.fromtimestamp(resources.clock(), UTC)
-    found = await releases.find_latest(slot, now)
-    if found is None:
-        raise NotFoundError(f"no release for {_describe(slot)} that has not expired: publish one")
-    return found
-
-
 def _brief(manifest: Manifest) -> dict[str, Any]:
     """What the audit log says of a release; its row holds the rest."""
     return {
@@ -121,27 +97,3 @@ def _brief(manifest: Manifest) -> dict[str, Any]:
         "sha256": manifest.sha256,
         "key_id": manifest.key_id,
     }
-
-
-async def _find(releases: ReleaseRepository, slot: Slot, version: str) -> Release:
-    release = await releases.find(slot, version)
-    if release is None:
-        raise NotFoundError(f"no {version} is published for {_describe(slot)}")
-    return release
-
-
-async def _check_eligible(releases: ReleaseRepository, slot: Slot, identity: Identity) -> None:
-    if identity.role is not Role.DEVICE:
-        return
-    own_model = await releases.device_model(identity.subject)
-    if own_model is None:
-        raise PermissionDeniedError(f"device {identity.subject} is not registered any more")
-    if own_model != slot.device_model:
-        raise PermissionDeniedError(
-            f"device {identity.subject} is a {own_model}: no {slot.device_model} release is for it"
-        )
-
-
-def _describe(slot: Slot) -> str:
-    what = f"model {slot.name}" if slot.name is not None else " or ".join(slot.kinds)
-    return f"{slot.device_model} ({what})"

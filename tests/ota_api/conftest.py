@@ -15,6 +15,7 @@ import uvicorn
 from pydantic import SecretStr
 
 from ota_api.app import create_app
+from ota_api.server import server_config
 from tests.conftest import migrated_database
 from tests.ota_api.releases import Signer
 from tests.servers import MotoServer, PostgresServer, find_free_port
@@ -27,16 +28,14 @@ from zenthos_core.tokens import Role
 
 DEVICE_ID = "field-sensor-001"
 DEVICE_MODEL = "esp32-s3"
+HOOK_SECRET = "secret of the webhook"
 
 
 @contextmanager
 def serving(settings: Settings) -> Iterator[None]:
     """The server in a thread, ready to answer."""
     app = create_app(settings)
-    config = uvicorn.Config(
-        app, host="127.0.0.1", port=settings.ota_port, log_config=None, access_log=False
-    )
-    server = uvicorn.Server(config)
+    server = uvicorn.Server(server_config(app, settings))
     thread = threading.Thread(target=server.run)
     thread.start()
     try:
@@ -117,6 +116,7 @@ def make_ota_settings(folder: Path, database_url: str) -> Settings:
         mqtt_pid_file=folder / "mosquitto.pid",
         ota_port=port,
         ota_url=f"http://127.0.0.1:{port}",
+        github_webhook_secret=SecretStr(HOOK_SECRET),
         token_private_key_file=keys / "token.pem",
         token_public_key_file=keys / "token.pub.pem",
         root_public_key_file=keys / "root.pub",

@@ -103,7 +103,7 @@ def lzma_zip() -> bytes:
         (lambda: bundle()[:-1], "cut off"),
         (lambda: bundle()[:40], "cut off"),
         (lambda: bundle()[:30] + b"inserted" + bundle()[30:], "where it says"),
-        (lambda: make_zip(), "first bytes"),
+        (make_zip, "first bytes"),
     ],
 )
 def test_rule_3_a_plain_zip(content: Callable[[], bytes], words: str) -> None:

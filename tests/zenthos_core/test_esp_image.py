@@ -39,7 +39,7 @@ def test_rule_1_size_and_chip() -> None:
 
 @pytest.mark.parametrize("length", [0, 1, 8, 23, 24, 30, 100, len(IMAGE) - 33])
 def test_rule_2_cut_off(length: int) -> None:
-    with pytest.raises(ManifestError, match="not an ESP image|cut off|SHA-256"):
+    with pytest.raises(ManifestError, match=r"not an ESP image|cut off|SHA-256"):
         check(IMAGE[:length])
 
 
@@ -89,7 +89,7 @@ def test_rule_5_a_signed_image() -> None:
 
 
 def test_rule_6_descriptor() -> None:
-    with pytest.raises(ManifestError, match="says it is version 'v1.2.3'"):
+    with pytest.raises(ManifestError, match=r"says it is version 'v1\.2\.3'"):
         check(IMAGE, version="v1.2.4")
-    with pytest.raises(ManifestError, match="checksum|no app descriptor"):
+    with pytest.raises(ManifestError, match=r"checksum|no app descriptor"):
         check(with_byte(32, 0))

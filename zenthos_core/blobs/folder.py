@@ -17,6 +17,8 @@ COPY_BYTES: Final = 1024 * 1024
 class FolderStore:
     """A folder as object store: `root/bucket/key`."""
 
+    presigns = False
+
     def __init__(self, root: Path) -> None:
         self.root = root
 
@@ -52,6 +54,9 @@ class FolderStore:
 
     def exists(self, bucket: str, key: str) -> bool:
         return self.path(bucket, key).is_file()
+
+    def presign(self, bucket: str, key: str, *, expires_s: int, filename: str) -> None:
+        """None: a folder has no URL that others can reach."""
 
     def keys(self, bucket: str, prefix: str = "") -> Iterator[str]:
         base = self.root / bucket

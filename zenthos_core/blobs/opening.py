@@ -44,4 +44,10 @@ def s3_access(settings: Settings) -> S3Access:
         raise ConfigurationError(
             "set both ZENTHOS_S3_ACCESS_KEY_ID and ZENTHOS_S3_SECRET_ACCESS_KEY, or neither"
         )
-    return S3Access(settings.s3_endpoint_url, settings.s3_region, settings.s3_access_key_id, secret)
+    return S3Access(
+        settings.s3_endpoint_url,
+        settings.s3_region,
+        settings.s3_access_key_id,
+        secret,
+        settings.s3_public_endpoint_url,
+    )

@@ -10,6 +10,9 @@ class BlobStore(Protocol):
     Whatever keeps a store from working is an OSError or a BlobStoreError that says what to do.
     """
 
+    presigns: bool
+    """Whether others can be given URLs to it."""
+
     def put(self, bucket: str, key: str, data: bytes) -> None:
         """Store an object whole, replacing one of that key: readers see old or new."""
 
@@ -27,6 +30,9 @@ class BlobStore(Protocol):
 
     def exists(self, bucket: str, key: str) -> bool:
         """Whether there is an object under that key."""
+
+    def presign(self, bucket: str, key: str, *, expires_s: int, filename: str) -> str | None:
+        """A URL at which anyone gets the object for a while; None where there are none."""
 
     def keys(self, bucket: str, prefix: str = "") -> Iterator[str]:
         """Keys of a bucket that begin with `prefix`, sorted."""

@@ -1,0 +1,1 @@
+"""Binaries of releases on their way to devices."""

@@ -1,0 +1,121 @@
+"""A stored binary as the answer to a request: straight from blocks in memory to the connection.
+
+Nothing waits in a thread for a client, and a client holds no file: one that is slow holds one
+block. Whether the connection still stands, the server says (ota_api/server.py); where it does not
+say, a client that has gone is sent to as if it were there.
+"""
+
+import asyncio
+from collections.abc import Mapping
+from typing import Final
+
+from fastapi import Response
+from opentelemetry import metrics
+from starlette.types import Message, Receive, Scope, Send
+
+from ota_api.delivery.admission import Admission
+from ota_api.delivery.blocks import BLOCK_BYTES, BlockCache, StoredFile
+from ota_api.ranges import Part
+
+CONNECTION: Final = "zenthos.connection"
+"""The ASGI extension that holds the connection's transport."""
+
+FINISHED: Final = "finished"
+ABORTED: Final = "aborted"
+"""The client went before the end."""
+CUT: Final = "cut"
+"""The client was too slow."""
+FAILED: Final = "failed"
+"""The store, or a stop of the server, ended it."""
+
+_meter = metrics.get_meter(__name__)
+_ended = _meter.create_counter(
+    "zenthos.ota.downloads_ended", description="Downloads from the folder store, by outcome."
+)
+_bytes = _meter.create_counter(
+    "zenthos.ota.download_bytes", unit="By", description="Bytes of binaries sent."
+)
+
+
+class BlobResponse(Response):
+    """Part of a file, or all of it; for HEAD its headers."""
+
+    media_type = "application/octet-stream"
+
+    def __init__(
+        self,
+        blocks: BlockCache,
+        admission: Admission,
+        file: StoredFile,
+        part: Part,
+        *,
+        device: str | None,
+        status: int,
+        headers: Mapping[str, str],
+    ) -> None:
+        super().__init__(None, status, headers)
+        self._blocks = blocks
+        self._admission = admission
+        self._file = file
+        self._part = part
+        self._device = device
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer.
+
+        Raises:
+            BusyError, ThrottledError, BlobNotFoundError, ArchiveError: before anything is sent.
+        """
+        start = {
+            "type": "http.response.start",
+            "status": self.status_code,
+            "headers": self.raw_headers,
+        }
+        with self._admission.admit(self._device):
+            await self._blocks.get(self._file, self._part.first // BLOCK_BYTES)
+            await send(start)
+            if scope["method"] == "HEAD":
+                await send({"type": "http.response.body", "body": b""})
+                return
+            await self._send_part(scope, receive, send)
+
+    async def _send_part(self, scope: Scope, receive: Receive, send: Send) -> None:
+        connection = scope.get("extensions", {}).get(CONNECTION)
+        outcome, position = FAILED, self._part.first
+        try:
+            while position < self._part.end:
+                piece = await self._next_piece(position)
+                position += len(piece)
+                async with asyncio.timeout(self._admission.patience_s(len(piece))):
+                    await send(_body(piece, more=position < self._part.end))
+                if position < self._part.end and connection and connection.is_closing():
+                    outcome = ABORTED
+                    return
+            outcome = FINISHED
+        except TimeoutError:
+            outcome = CUT
+            await _cut(connection, receive)
+        finally:
+            _ended.add(1, {"outcome": outcome})
+            _bytes.add(position - self._part.first)
+
+    async def _next_piece(self, position: int) -> bytes | memoryview:
+        block = await self._blocks.get(self._file, position // BLOCK_BYTES)
+        begin = position % BLOCK_BYTES
+        most = min(self._admission.piece_bytes(self._device), self._part.end - position)
+        piece = block if most >= len(block) and not begin else memoryview(block)[begin:][:most]
+        await self._admission.pace(self._device, len(piece))
+        return piece
+
+
+def _body(piece: bytes | memoryview, *, more: bool) -> Message:
+    return {"type": "http.response.body", "body": piece, "more_body": more}
+
+
+async def _cut(connection: asyncio.Transport | None, receive: Receive) -> None:
+    """Throw away what the client has not taken, and wait until the server has noticed."""
+    if connection is None:
+        raise TimeoutError("the client takes less than ZENTHOS_OTA_MIN_BYTES_PER_S")
+    connection.abort()
+    while (await receive())["type"] != "http.disconnect":
+        pass

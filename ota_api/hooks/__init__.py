@@ -1,0 +1,1 @@
+"""GitHub tells that a release is out; its assets are fetched, verified and published."""

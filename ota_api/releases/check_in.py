@@ -1,0 +1,175 @@
+"""A device checks in: one indexed read, a decision in memory, at the first offer one write.
+
+1. Whether the token still holds, the device's state, its deployments and the catalogue's version
+   come from one statement, so they belong together; all is read anew at each check-in.
+2. Releases and rollouts are those in memory only if they are of that version; else both are read
+   again. What was withdrawn, paused or revoked a moment ago counts in every worker.
+3. The first offer is recorded before it is told (`ota_api.rollouts.offers`).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final
+from uuid import UUID
+
+import msgspec
+from psycopg import AsyncConnection
+
+from ota_api.releases.catalogue import Catalogue, CatalogueCache
+from ota_api.releases.entitlement import (
+    Denied,
+    Deployments,
+    DeviceState,
+    Entitled,
+    Shelf,
+    decide_latest,
+    decide_version,
+)
+from ota_api.releases.repository import Slot
+from ota_api.rollouts.offers import Deployment, Offer, record_offer
+from ota_api.standing import check_device
+from zenthos_core.errors import BusyError, PermissionDeniedError
+from zenthos_core.signing import ReleaseKey
+from zenthos_core.tokens import Identity
+
+TRIES: Final = 5
+"""Each takes a change of the catalogue between two statements."""
+
+_READ: Final = """
+SELECT c.version, d.device_model, d.farm_id, d.tags, d.firmware_version, d.model_version,
+  d.decommissioned_at IS NULL, d.tokens_valid_from, p.id, p.rollout_id, p.state, p.reason
+FROM devices d CROSS JOIN catalogue c
+LEFT JOIN deployments p ON p.device_id = d.id AND p.rollout_id = ANY(%s)
+WHERE d.id = %s
+"""
+
+
+class Asker(msgspec.Struct, frozen=True):
+    """A device as the database has it at this moment."""
+
+    device: DeviceState
+    in_use: bool
+    tokens_valid_from: datetime | None
+    deployments: Deployments
+    catalogue_version: int
+
+
+async def read_asker(
+    connection: AsyncConnection, device_id: str, rollouts: Sequence[UUID]
+) -> Asker | None:
+    """Rule 1, with the device's deployments of these rollouts; None where it is not registered."""
+    cursor = await connection.execute(_READ, (rollouts, device_id), prepare=True)
+    rows = await cursor.fetchall()
+    if not rows:
+        return None
+    version, model, farm_id, tags, firmware, model_version, in_use, valid_from = rows[0][:8]
+    return Asker(
+        device=DeviceState(device_id, model, farm_id, tags, firmware, model_version),
+        in_use=in_use,
+        tokens_valid_from=valid_from,
+        deployments={row[9]: Deployment(*row[8:]) for row in rows if row[8] is not None},
+        catalogue_version=version,
+    )
+
+
+@dataclass(frozen=True)
+class Question:
+    """Which device asks for what; `version` None for the latest. Epoch seconds."""
+
+    device_id: str
+    slot: Slot
+    version: str | None
+    keys: Sequence[ReleaseKey]
+    now: float
+    identity: Identity | None = None
+    """Of a token that has been verified and may be void; None where the caller knows better."""
+
+
+async def find_offer(
+    connection: AsyncConnection, catalogues: CatalogueCache, question: Question
+) -> Entitled | Denied:
+    """What the device is offered, with its deployment; recorded where it is new.
+
+    The transaction is the caller's, or there is none.
+
+    Raises:
+        AuthenticationError: for a token that is void.
+        PermissionDeniedError: for a device that is not in use, or of another model.
+        BusyError: where the catalogue does not hold still.
+    """
+    for _ in range(TRIES):
+        catalogue = catalogues.current
+        rollouts = catalogue.shelf(question.slot).rollout_ids
+        asker = await read_asker(connection, question.device_id, rollouts)
+        _check_device(asker, question)
+        decided = await _answer(connection, catalogue, asker, question)
+        if decided is not None:
+            return decided
+        await catalogues.replace(catalogue)
+    raise BusyError("releases change faster than they are read: try again in a moment")
+
+
+async def _answer(
+    connection: AsyncConnection, catalogue: Catalogue, asker: Asker | None, question: Question
+) -> Entitled | Denied | None:
+    """Rules 2 and 3; None where the catalogue has changed."""
+    if asker is None or asker.catalogue_version != catalogue.version:
+        return None
+    shelf = catalogue.shelf(question.slot)
+    decided = _decide(asker, shelf, question)
+    if isinstance(decided, Denied) or not _is_new(decided, question):
+        return decided
+    return await _record(connection, asker, shelf, decided, question)
+
+
+def _check_device(asker: Asker | None, question: Question) -> None:
+    name = question.device_id
+    if asker is None:
+        raise PermissionDeniedError(f"device {name} is not registered any more")
+    if question.identity is not None:
+        check_device(
+            question.identity, in_use=asker.in_use, tokens_valid_from=asker.tokens_valid_from
+        )
+    if not asker.in_use:
+        raise PermissionDeniedError(f"device {name} is decommissioned")
+    own, asked = asker.device.device_model, question.slot.device_model
+    if own != asked:
+        raise PermissionDeniedError(f"device {name} is a {own}: no {asked} release is for it")
+
+
+def _decide(asker: Asker, shelf: Shelf, question: Question) -> Entitled | Denied:
+    evidence = (asker.deployments, question.keys, question.now)
+    if question.version is None:
+        return decide_latest(asker.device, question.slot, shelf, *evidence)
+    return decide_version(asker.device, question.slot, shelf, question.version, *evidence)
+
+
+def _is_new(decided: Entitled, question: Question) -> bool:
+    """A deployment to make, or to take up again: the latter for who asks what is the latest."""
+    deployment = decided.deployment
+    if decided.rollout is None:
+        return False
+    return deployment is None or (deployment.superseded and question.version is None)
+
+
+async def _record(
+    connection: AsyncConnection,
+    asker: Asker,
+    shelf: Shelf,
+    decided: Entitled,
+    question: Question,
+) -> Entitled | None:
+    """Rule 3; None where the rollout was stopped in between."""
+    assert decided.rollout is not None, "what is new is of a rollout"  # noqa: S101
+    release = decided.release
+    offer = Offer(
+        decided.rollout.id,
+        question.device_id,
+        release.version,
+        asker.device.running(question.slot),
+        shelf.older_rollouts(release.release_counter),
+    )
+    now = datetime.fromtimestamp(question.now, UTC)
+    deployment = await record_offer(connection, now, offer)
+    return msgspec.structs.replace(decided, deployment=deployment) if deployment else None
