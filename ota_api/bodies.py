@@ -45,7 +45,7 @@ class BodyLimit:
     def __init__(
         self,
         app: ASGIApp,
-        limit_of: Callable[[str], int],
+        limit_of: Callable[[str, str], int],
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._app = app
@@ -56,8 +56,8 @@ class BodyLimit:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        limit = self._limit_of(scope["path"])
         headers = Headers(scope=scope)
+        limit = self._limit_of(scope["path"], headers.get("content-type", "").lower())
         announced = headers.get("content-length", "0")
         if announced.isdecimal() and int(announced[:20]) > limit:
             await _too_large(limit)(scope, receive, send)

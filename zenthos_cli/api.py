@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from zenthos_core.settings import Settings
 
 TIMEOUT_S: Final = 30.0
+UPLOAD_TIMEOUT_S: Final = 600.0
 PAGE: Final = 500
 
 
@@ -54,6 +55,10 @@ class Api:
     def upload(self, path: str, content: bytes, media_type: str) -> Any:
         """The JSON of the answer to a body that is no JSON."""
         return self._send("POST", path, content=content, headers={"Content-Type": media_type})
+
+    def send_form(self, path: str, fields: dict[str, str], files: dict[str, Any]) -> Any:
+        """The JSON of the answer to a form with files, which are read as they are sent."""
+        return self._send("POST", path, data=fields, files=files, timeout=UPLOAD_TIMEOUT_S)
 
     def _send(self, method: str, path: str, **options: Any) -> Any:
         try:

@@ -12,7 +12,16 @@ import typer
 from rich.console import Console
 from typer.core import TyperGroup
 
-from zenthos_cli import bench_commands, devices, errors, forwarders, rollouts, users
+from zenthos_cli import (
+    bench_commands,
+    devices,
+    errors,
+    forwarders,
+    release_keys,
+    releases,
+    rollouts,
+    users,
+)
 from zenthos_cli.export.commands import export, token
 from zenthos_cli.fleet.commands import replay, simulate
 from zenthos_cli.ledger import ledger
@@ -189,6 +198,9 @@ app.add_typer(bench_commands.app, name="bench")
 app.add_typer(devices.app, name="device")
 app.add_typer(errors.app, name="errors")
 app.add_typer(forwarders.app, name="forwarders")
+app.command()(release_keys.keygen)
+app.add_typer(release_keys.app, name="keys")
+app.add_typer(releases.app, name="release")
 app.add_typer(rollouts.app, name="rollout")
 app.add_typer(users.app, name="user")
 

@@ -174,6 +174,7 @@ class Requests:
             farm_id=self._farm() if "{farm_id}" in path else "",
             alert_id=self.alert(operation) if "{alert_id}" in path else "",
             message_id=self._new_prediction() if "{message_id}" in path else "",
+            release_id=self._new_release() if "{release_id}" in path else "",
             rollout_id=self.rollout(operation)[0] if "{rollout_id}" in operation.path else "",
             **self._ddi_parameters(operation, device_id),
         )
@@ -199,9 +200,7 @@ class Requests:
             "filename": f"{name}-{version}.zip",
         }
 
-    def body(  # noqa: PLR0911 - a table of bodies
-        self, operation: Operation
-    ) -> dict[str, Any]:
+    def body(self, operation: Operation) -> dict[str, Any]:
         """What httpx sends; nothing for a route that takes no body."""
         number = next(self._numbers)
         if "{alert_id}" in operation.path:
@@ -215,6 +214,7 @@ class Requests:
             "/devices/register": lambda: {**device, "farm_name": "North"},
             "/devices/{device_id}": lambda: {"tags": [f"tag-{number}"]},
             "/devices/{device_id}/claim": lambda: {"factory_secret": SECRET},
+            "/releases/{release_id}/withdraw": lambda: {"reason": "it drains batteries"},
             "/models/publish": lambda: self._ota.signer.model(
                 binary, release_counter=self._next_counter("model")
             ),
