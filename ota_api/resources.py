@@ -16,6 +16,7 @@ from ota_api.delivery.service import Deliveries
 from ota_api.devices.accounts import BrokerAccounts
 from ota_api.export.service import ExportSlots
 from ota_api.keys.service import OnlineKey, TrustedKeyFile
+from ota_api.releases.askers import Together
 from ota_api.releases.catalogue import CatalogueCache
 from ota_api.releases.seen import SeenDevices, flushing
 from ota_api.throttle import Throttle
@@ -27,6 +28,7 @@ from zenthos_core.tokens import Identity
 
 POOL_MAX: Final = 16
 READS_MAX: Final = 8
+"""Connections for check-ins: each statement commits by itself, and none is tried beforehand."""
 POOL_WAIT_S: Final = 5.0
 STATEMENT_TIMEOUT_MS: Final = 15_000
 HASHES_AT_A_TIME: Final = 2
@@ -90,8 +92,7 @@ class Resources:
 
     settings: Settings
     pool: Pool
-    reads: Pool
-    """For single statements: each commits by itself, and connections are not tried beforehand."""
+    askers: Together
     store: BlobStore
     token_keys: TokenKeys
     trusted_keys: TrustedKeyFile
@@ -136,7 +137,7 @@ async def open_resources(
                 yield Resources(
                     settings=settings,
                     pool=pool,
-                    reads=reads,
+                    askers=Together(reads),
                     store=store,
                     token_keys=token_keys,
                     trusted_keys=trusted,

@@ -281,4 +281,5 @@ def make_settings(
         root_public_key_file=keys / "root.pub",
         trusted_keys_file=keys / "keys.json",
         model_signing_key_file=keys / "model.key",
+        online_private_key_file=keys / "online.key",
     )

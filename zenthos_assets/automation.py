@@ -17,9 +17,11 @@ import psycopg
 from ml.features import MAX_DAYS_SINCE
 from zenthos_assets.alerts import alert_on_failure
 from zenthos_assets.bronze.assets import MQTT_STREAM
+from zenthos_assets.fleet_alerts import fleet_alerts
 from zenthos_assets.parquet import day_range
 from zenthos_assets.partitions import ranges_of
 from zenthos_assets.resources import Platform
+from zenthos_assets.rollouts.sensor import rollouts
 from zenthos_assets.silver.checks import freshness
 from zenthos_core.ledger import read_ledger
 from zenthos_core.topics import MessageType
@@ -197,4 +199,4 @@ late_data_and_healing = dg.AutomationConditionSensorDefinition(
 )
 
 SCHEDULES: Final = [hourly_archive, daily_build, weekly_maintenance, weekly_retrain]
-SENSORS: Final = [stream_totals, late_data_and_healing, alert_on_failure]
+SENSORS: Final = [stream_totals, late_data_and_healing, alert_on_failure, rollouts, fleet_alerts]

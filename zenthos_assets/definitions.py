@@ -20,6 +20,7 @@ from zenthos_assets.maintenance.assets import MAINTENANCE_ASSETS
 from zenthos_assets.models.assets import irrigation_model, irrigation_model_tflite, training_set
 from zenthos_assets.release.assets import model_release
 from zenthos_assets.resources import Platform
+from zenthos_assets.rollouts.decisions import ROLLOUTS
 from zenthos_assets.silver.assets import silver_assets
 from zenthos_assets.silver.checks import freshness
 from zenthos_core.settings import load_settings
@@ -51,6 +52,7 @@ def build_definitions(
             irrigation_model,
             irrigation_model_tflite,
             model_release,
+            ROLLOUTS,
             *MAINTENANCE_ASSETS,
         ],
         asset_checks=[bronze_checks, freshness],

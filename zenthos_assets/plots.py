@@ -136,3 +136,36 @@ def ridges(frame: pl.DataFrame, labels: Mapping[str, str], title: str) -> dg.Mar
     axes.set_xticks([])
     axes.set_title(title, fontsize="medium")
     return picture(_png(figure), title)
+
+
+def bars_side_by_side(
+    values: Mapping[str, tuple[float, float]], names: tuple[str, str], title: str
+) -> dg.MarkdownMetadataValue:
+    """Two bars for each measure in a plot of its own, since their units differ."""
+    figure = _figure(1.7 * max(2, len(values)), 2)
+    figure.subplots_adjust(wspace=0.6, top=0.72)
+    for place, (name, pair) in enumerate(values.items(), start=1):
+        axes = figure.add_subplot(1, len(values), place)
+        axes.bar(names, pair, color=["tab:blue", "tab:grey"], width=0.7)
+        axes.set_title(name, fontsize="x-small")
+        axes.tick_params(labelsize="x-small")
+    figure.suptitle(title, fontsize="medium")
+    return picture(_png(figure), title)
+
+
+def stacked_bars(rows: Mapping[str, Mapping[str, int]], title: str) -> dg.MarkdownMetadataValue:
+    """A bar for each row, of parts that have the same colour in all."""
+    figure = _figure(7, 1 + 0.3 * max(2, len(rows)))
+    figure.subplots_adjust(left=0.2, right=0.78)
+    axes = figure.subplots()
+    left = dict.fromkeys(rows, 0)
+    for part in dict.fromkeys(name for parts in rows.values() for name in parts):
+        counts = [parts.get(part, 0) for parts in rows.values()]
+        axes.barh(list(rows), counts, left=list(left.values()), label=f"{part} {sum(counts):,}")
+        left = {row: left[row] + parts.get(part, 0) for row, parts in rows.items()}
+    axes.set_title(title, fontsize="small")
+    axes.tick_params(labelsize="x-small")
+    axes.invert_yaxis()
+    if any(left.values()):
+        axes.legend(loc="upper left", bbox_to_anchor=(1, 1), fontsize="x-small", frameon=False)
+    return picture(_png(figure), title)

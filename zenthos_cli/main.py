@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 from typer.core import TyperGroup
 
-from zenthos_cli import bench_commands, errors, forwarders, users
+from zenthos_cli import bench_commands, devices, errors, forwarders, rollouts, users
 from zenthos_cli.export.commands import export, token
 from zenthos_cli.fleet.commands import replay, simulate
 from zenthos_cli.ledger import ledger
@@ -186,8 +186,10 @@ app.command()(ledger)
 app.command()(export)
 app.command()(token)
 app.add_typer(bench_commands.app, name="bench")
+app.add_typer(devices.app, name="device")
 app.add_typer(errors.app, name="errors")
 app.add_typer(forwarders.app, name="forwarders")
+app.add_typer(rollouts.app, name="rollout")
 app.add_typer(users.app, name="user")
 
 

@@ -92,6 +92,24 @@ def password(name: Name, from_stdin: FromStdin = False) -> None:
     typer.echo(f"changed the password of {name}")
 
 
+@app.command()
+def role(
+    name: Name,
+    to: Annotated[
+        Literal["admin", "operator", "viewer"], typer.Argument(help="What the user may do then.")
+    ],
+) -> None:
+    """Give a user another role; sessions end at once."""
+    from ota_api.sessions.repository import SessionRepository
+    from ota_api.users.repository import UserRepository
+    from ota_api.users.service import change_role
+
+    changed = _on_database(
+        lambda c: change_role(UserRepository(c), SessionRepository(c), _trail(c), name, to)
+    )
+    typer.echo(f"{name} is {to} now" if changed else f"{name} was {to} already")
+
+
 def _read_password(from_stdin: bool) -> str:
     if from_stdin:
         return sys.stdin.readline().rstrip("\r\n")

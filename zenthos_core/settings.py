@@ -232,6 +232,13 @@ class Settings(BaseSettings):
     alert_webhook_url: SecretStr = Field(
         SecretStr(""), description="Receives failures of the lineage as JSON; none by default."
     )
+    alert_offline_reports: AtLeastOne = Field(
+        3, description="Reports that a device misses before it is an alert; an hour at least."
+    )
+    low_battery_v: Positive = Field(3.3, description="Battery voltage below which is an alert.")
+    update_silent_days: Positive = Field(
+        3, description="Days that a device sends data and asks for no update before it is an alert."
+    )
     postgres_bin: Path | None = Field(
         None, description="Folder with pg_dump and pg_restore; from PATH where it is not set."
     )

@@ -1,7 +1,7 @@
 """Redis Streams: one stream of bounded length."""
 
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Awaitable, Sequence
+from typing import Final, cast
 
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
@@ -30,7 +30,7 @@ class RedisStream:
     async def open(self) -> None:
         """Connect."""
         await self._redis.initialize()
-        await self._redis.ping()
+        await cast("Awaitable[bool]", self._redis.ping())
 
     async def send(self, envelopes: Sequence[Envelope]) -> None:
         """Append in order, in one round trip.

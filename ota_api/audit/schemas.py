@@ -32,6 +32,7 @@ class Action(StrEnum):
     SESSION_END = "session.end"
     USER_CREATE = "user.create"
     USER_DISABLE = "user.disable"
+    USER_ROLE = "user.role"
     USER_PASSWORD = "user.password"  # noqa: S105 - a word of the log
 
 

@@ -1,7 +1,8 @@
 """A device checks in: one indexed read, a decision in memory, at the first offer one write.
 
 1. Whether the token still holds, the device's state, its deployments and the catalogue's version
-   come from one statement, so they belong together; all is read anew at each check-in.
+   come from one statement, so they belong together; all is read anew at each check-in
+   (`ota_api.releases.askers`).
 2. Releases and rollouts are those in memory only if they are of that version; else both are read
    again. What was withdrawn, paused or revoked a moment ago counts in every worker.
 3. The first offer is recorded before it is told (`ota_api.rollouts.offers`).
@@ -11,23 +12,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
-from uuid import UUID
 
 import msgspec
-from psycopg import AsyncConnection
 
+from ota_api.releases.askers import Asker, Askers
 from ota_api.releases.catalogue import Catalogue, CatalogueCache
 from ota_api.releases.entitlement import (
     Denied,
-    Deployments,
-    DeviceState,
     Entitled,
     Shelf,
     decide_latest,
     decide_version,
 )
 from ota_api.releases.repository import Slot
-from ota_api.rollouts.offers import Deployment, Offer, record_offer
+from ota_api.rollouts.offers import Offer
 from ota_api.standing import check_device
 from zenthos_core.errors import BusyError, PermissionDeniedError
 from zenthos_core.signing import ReleaseKey
@@ -35,42 +33,6 @@ from zenthos_core.tokens import Identity
 
 TRIES: Final = 5
 """Each takes a change of the catalogue between two statements."""
-
-_READ: Final = """
-SELECT c.version, d.device_model, d.farm_id, d.tags, d.firmware_version, d.model_version,
-  d.decommissioned_at IS NULL, d.tokens_valid_from, p.id, p.rollout_id, p.state, p.reason
-FROM devices d CROSS JOIN catalogue c
-LEFT JOIN deployments p ON p.device_id = d.id AND p.rollout_id = ANY(%s)
-WHERE d.id = %s
-"""
-
-
-class Asker(msgspec.Struct, frozen=True):
-    """A device as the database has it at this moment."""
-
-    device: DeviceState
-    in_use: bool
-    tokens_valid_from: datetime | None
-    deployments: Deployments
-    catalogue_version: int
-
-
-async def read_asker(
-    connection: AsyncConnection, device_id: str, rollouts: Sequence[UUID]
-) -> Asker | None:
-    """Rule 1, with the device's deployments of these rollouts; None where it is not registered."""
-    cursor = await connection.execute(_READ, (rollouts, device_id), prepare=True)
-    rows = await cursor.fetchall()
-    if not rows:
-        return None
-    version, model, farm_id, tags, firmware, model_version, in_use, valid_from = rows[0][:8]
-    return Asker(
-        device=DeviceState(device_id, model, farm_id, tags, firmware, model_version),
-        in_use=in_use,
-        tokens_valid_from=valid_from,
-        deployments={row[9]: Deployment(*row[8:]) for row in rows if row[8] is not None},
-        catalogue_version=version,
-    )
 
 
 @dataclass(frozen=True)
@@ -87,11 +49,9 @@ class Question:
 
 
 async def find_offer(
-    connection: AsyncConnection, catalogues: CatalogueCache, question: Question
+    askers: Askers, catalogues: CatalogueCache, question: Question
 ) -> Entitled | Denied:
     """What the device is offered, with its deployment; recorded where it is new.
-
-    The transaction is the caller's, or there is none.
 
     Raises:
         AuthenticationError: for a token that is void.
@@ -101,9 +61,9 @@ async def find_offer(
     for _ in range(TRIES):
         catalogue = catalogues.current
         rollouts = catalogue.shelf(question.slot).rollout_ids
-        asker = await read_asker(connection, question.device_id, rollouts)
+        asker = await askers.read(question.device_id, rollouts)
         _check_device(asker, question)
-        decided = await _answer(connection, catalogue, asker, question)
+        decided = await _answer(askers, catalogue, asker, question)
         if decided is not None:
             return decided
         await catalogues.replace(catalogue)
@@ -111,7 +71,7 @@ async def find_offer(
 
 
 async def _answer(
-    connection: AsyncConnection, catalogue: Catalogue, asker: Asker | None, question: Question
+    askers: Askers, catalogue: Catalogue, asker: Asker | None, question: Question
 ) -> Entitled | Denied | None:
     """Rules 2 and 3; None where the catalogue has changed."""
     if asker is None or asker.catalogue_version != catalogue.version:
@@ -120,7 +80,7 @@ async def _answer(
     decided = _decide(asker, shelf, question)
     if isinstance(decided, Denied) or not _is_new(decided, question):
         return decided
-    return await _record(connection, asker, shelf, decided, question)
+    return await _record(askers, asker, shelf, decided, question)
 
 
 def _check_device(asker: Asker | None, question: Question) -> None:
@@ -154,7 +114,7 @@ def _is_new(decided: Entitled, question: Question) -> bool:
 
 
 async def _record(
-    connection: AsyncConnection,
+    askers: Askers,
     asker: Asker,
     shelf: Shelf,
     decided: Entitled,
@@ -171,5 +131,5 @@ async def _record(
         shelf.older_rollouts(release.release_counter),
     )
     now = datetime.fromtimestamp(question.now, UTC)
-    deployment = await record_offer(connection, now, offer)
+    deployment = await askers.record(now, offer)
     return msgspec.structs.replace(decided, deployment=deployment) if deployment else None

@@ -1,10 +1,8 @@
 """Who asks for a release, whether the token still holds, and what is found for whom."""
 
-from collections.abc import Awaitable, Callable
-
-import psycopg
 from psycopg import AsyncConnection
 
+from ota_api.releases.askers import InTransaction
 from ota_api.releases.check_in import Question, find_offer
 from ota_api.releases.entitlement import Denied, Entitled, decide_for_user
 from ota_api.releases.repository import FIRMWARE_KINDS, Slot
@@ -23,13 +21,9 @@ async def fetch(
         PermissionDeniedError: for a device that is not in use, or of another model.
     """
     if identity.role is not Role.DEVICE:
-        return await _read(
-            resources, lambda connection: _for_user(resources, connection, identity, slot, version)
-        )
+        return await _for_user(resources, identity, slot, version)
     question = _question(resources, identity.subject, slot, version, identity)
-    found = await _read(
-        resources, lambda connection: find_offer(connection, resources.catalogues, question)
-    )
+    found = await find_offer(resources.askers, resources.catalogues, question)
     resources.seen.note(identity.subject, question.now)
     return found
 
@@ -49,7 +43,7 @@ async def offer_firmware(
     slot = Slot(row[0] if row else "", FIRMWARE_KINDS)
     question = _question(resources, device_id, slot)
     resources.seen.note(device_id, question.now)
-    return await find_offer(connection, resources.catalogues, question)
+    return await find_offer(InTransaction(connection), resources.catalogues, question)
 
 
 def _question(
@@ -64,28 +58,9 @@ def _question(
 
 
 async def _for_user(
-    resources: Resources,
-    connection: AsyncConnection,
-    identity: Identity,
-    slot: Slot,
-    version: str | None,
+    resources: Resources, identity: Identity, slot: Slot, version: str | None
 ) -> Entitled | Denied:
-    await check_standing(connection, identity)
-    catalogue = await resources.catalogues.as_of(connection)
+    async with resources.pool.connection() as connection:
+        await check_standing(connection, identity)
+        catalogue = await resources.catalogues.as_of(connection)
     return decide_for_user(catalogue.shelf(slot), slot, version, resources.clock())
-
-
-async def _read(
-    resources: Resources, work: Callable[[AsyncConnection], Awaitable[Entitled | Denied]]
-) -> Entitled | Denied:
-    """Work on a connection; once more where it turns out to be dead, as after a restart."""
-    connection: AsyncConnection | None = None
-    try:
-        async with resources.reads.connection() as connection:
-            return await work(connection)
-    except psycopg.OperationalError:
-        if connection is None or not connection.broken:
-            raise
-    await resources.reads.check()
-    async with resources.reads.connection() as connection:
-        return await work(connection)

@@ -10,7 +10,7 @@ from psycopg.rows import class_row
 
 from ota_api.users.schemas import UserRole
 
-EndReason = Literal["logout", "token_reused", "disabled", "password_changed"]
+EndReason = Literal["logout", "token_reused", "disabled", "password_changed", "role_changed"]
 
 
 @dataclass(frozen=True)

@@ -57,6 +57,10 @@ class UserRepository:
             "UPDATE users SET password_hash = %s WHERE id = %s", (password_hash, user_id)
         )
 
+    async def set_role(self, user_id: UUID, role: UserRole) -> None:
+        """In the place of the one before."""
+        await self._connection.execute("UPDATE users SET role = %s WHERE id = %s", (role, user_id))
+
     async def page(self, after: str, limit: int) -> list[User]:
         """Users by name, from the first after `after`."""
         async with self._connection.cursor(row_factory=class_row(User)) as cursor:

@@ -1,7 +1,7 @@
 """What may be done with users.
 
 1. A name is never given twice, not even after its user was disabled: the audit log names users.
-2. Disabling a user, or another password, ends the user's sessions at once.
+2. Disabling a user, or another password or role, ends the user's sessions at once.
 3. A disabled user stays disabled.
 """
 
@@ -67,6 +67,26 @@ async def change_password(
     await users.set_password(user.id, hash_password(password))
     ended = await sessions.end_all(user.id, "password_changed")
     await trail.record(Action.USER_PASSWORD, f"user {name}", after={"sessions_ended": ended})
+
+
+async def change_role(
+    users: UserRepository, sessions: SessionRepository, trail: AuditTrail, name: str, role: UserRole
+) -> bool:
+    """Rule 2: tokens name the role. Whether the user had another before.
+
+    Raises:
+        ConflictError: for a disabled user.
+    """
+    user = await _find(users, name)
+    if user.disabled_at is not None:
+        raise ConflictError(f"user {name} is disabled: create one of another name")
+    if user.role == role:
+        return False
+    await users.set_role(user.id, role)
+    ended = await sessions.end_all(user.id, "role_changed")
+    after = {"role": role, "sessions_ended": ended}
+    await trail.record(Action.USER_ROLE, f"user {name}", before={"role": user.role}, after=after)
+    return True
 
 
 async def _find(users: UserRepository, name: str) -> User:

@@ -10,9 +10,13 @@ from typing import Any
 import httpx
 import psycopg
 import pytest
+from psycopg import AsyncConnection
+from psycopg_pool import AsyncConnectionPool
 
 from ota_api.releases.schemas import ReleaseMetadata
-from tests.ota_api.conftest import DEVICE_ID, DEVICE_MODEL, Ota
+from ota_api.releases.seen import SeenDevices
+from tests.ota_api.conftest import DEVICE_ID, DEVICE_MODEL, Ota, running_ota
+from zenthos_core.settings import Settings
 from zenthos_core.signing import public_half, verifies
 from zenthos_core.tokens import Role
 
@@ -213,3 +217,49 @@ def test_connections_that_died_are_replaced(field: Ota) -> None:
         " WHERE application_name = 'zenthos-ota-api' AND datname = current_database()",
     )
     assert ask(field).status_code == 200
+
+
+def test_many_at_once_each_get_their_own(field: Ota) -> None:
+    names = [f"many-{number:02}" for number in range(24)]
+    for name in names:
+        assert field.register(name).status_code == 201
+    execute(field, "UPDATE devices SET decommissioned_at = now() WHERE id = 'many-07'")
+
+    def ask_as(name: str) -> tuple[int, int | None]:
+        answer = field.http.get(LATEST, headers=field.headers(Role.DEVICE, name))
+        return answer.status_code, answer.json().get("deployment_id")
+
+    with ThreadPoolExecutor(12) as pool:
+        answers = dict(zip(names, pool.map(ask_as, names), strict=True))
+    assert answers.pop("many-07") == (403, None)
+    found = dict(field.rows("SELECT device_id, id FROM deployments"))
+    assert {name: (200, found[name]) for name in answers} == answers
+
+
+def test_when_devices_asked_is_written_at_the_end(ota_settings: Settings) -> None:
+    with running_ota(ota_settings) as ota:
+        ota.register()
+        ota.publish(ota.signer.model())
+        ask(ota)
+        asked_at = time.time()
+    [(at,)] = ota.rows("SELECT extract(epoch FROM checked_in_at)::float8 FROM devices")
+    assert abs(at - asked_at) < 60
+
+
+async def test_a_row_that_is_being_written_is_not_waited_for(ops_url: str) -> None:
+    add = "INSERT INTO farms (name) VALUES ('f');"
+    devices = (
+        "INSERT INTO devices (id, farm_id, device_model, device_type)"
+        " SELECT unnest(ARRAY['one', 'two']), id, 'esp32-s3', 'soil' FROM farms;"
+    )
+    async with AsyncConnectionPool[AsyncConnection](ops_url, open=False) as pool:
+        seen = SeenDevices(pool)
+        with psycopg.connect(ops_url) as connection:
+            connection.execute(f"{add}{devices}".encode())
+            connection.commit()
+            connection.execute("UPDATE devices SET last_seen = now() WHERE id = 'one'")
+            seen.note("one", 1_795_000_000.0)
+            seen.note("two", 1_795_000_001.0)
+            assert await seen.flush() == 1
+        assert await seen.flush() == 1
+        assert await seen.flush() == 0

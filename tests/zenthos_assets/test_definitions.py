@@ -168,6 +168,8 @@ def test_all_but_retraining_runs_by_default_and_says_what_it_does() -> None:
     assert stopped == {"weekly_retrain"}
     described = [*by_name.values(), *(loaded.jobs or ())]
     assert all(thing.description for thing in described)
+    text = (ROOT / "docs/reference/lineage.md").read_text()
+    assert [thing.name for thing in described if f"`{thing.name}`" not in text] == []
 
 
 def test_schedules_tick_at_their_times() -> None:

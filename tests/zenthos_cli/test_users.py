@@ -101,6 +101,24 @@ def test_password(database: str) -> None:
     assert rows(database, "SELECT count(*) FROM audit_log") == [(2,)]
 
 
+def test_role(database: str) -> None:
+    create("ada")
+    with psycopg.connect(database) as connection:
+        connection.execute(
+            "INSERT INTO sessions (user_id, started_at, expires_at)"
+            " SELECT id, now(), now() + interval '1 day' FROM users"
+        )
+    assert run("role", "ada", "operator").stdout == "ada is operator now\n"
+    assert run("role", "ada", "operator").stdout == "ada was operator already\n"
+    assert rows(
+        database, "SELECT role, end_reason FROM users JOIN sessions ON user_id = users.id"
+    ) == [("operator", "role_changed")]
+    [entry] = rows(database, "SELECT before, after FROM audit_log WHERE action = 'user.role'")
+    assert entry == ({"role": "viewer"}, {"role": "operator", "sessions_ended": 1})
+    run("disable", "ada")
+    assert "is disabled" in run("role", "ada", "admin").stderr
+
+
 def test_a_database_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ZENTHOS_DATABASE_URL", "postgresql://zenthos@127.0.0.1:1/zenthos_ops")
     result = create("ada")

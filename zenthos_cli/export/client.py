@@ -12,6 +12,7 @@ from typing import Any, BinaryIO, Final
 
 import httpx
 
+from zenthos_cli.api import explain
 from zenthos_core.errors import ZenthosError
 
 CONNECT_TIMEOUT_S: Final = 10.0
@@ -77,7 +78,7 @@ class ExportClient:
             ):
                 if answer.is_error:
                     answer.read()
-                    raise ZenthosError(_reason(answer))
+                    raise ZenthosError(explain(answer))
                 yield answer
         except (httpx.ConnectError, httpx.ConnectTimeout) as error:
             raise ZenthosError(
@@ -87,13 +88,6 @@ class ExportClient:
             raise ZenthosError(
                 f"{self.url} was lost in the midst ({error}): nothing was written, run it again"
             ) from None
-
-
-def _reason(answer: httpx.Response) -> str:
-    try:
-        return str(answer.json()["detail"])
-    except (ValueError, KeyError, TypeError):
-        return f"{answer.url} was answered with {answer.status_code}: is it an OTA server?"
 
 
 @contextmanager

@@ -20,7 +20,6 @@ from zenthos_core.tokens import Role
 
 if TYPE_CHECKING:
     from zenthos_cli.export.client import ExportClient, Request
-    from zenthos_core.settings import Settings
 
 DAY: Final = ["%Y-%m-%d"]
 BRONZE: Final = "bronze/"
@@ -72,11 +71,12 @@ def export(
     ] = None,
 ) -> None:
     """Write a table, or some days and devices of it, to one Parquet or CSV file."""
+    from zenthos_cli.api import own_token
     from zenthos_cli.export.client import ExportClient, Request
     from zenthos_core.settings import load_settings
 
     settings = load_settings()
-    client = ExportClient(settings.ota_url, token or _token(settings))
+    client = ExportClient(settings.ota_url, token or own_token(settings))
     if show_list:
         _show_tables(client)
         return
@@ -109,13 +109,6 @@ def token(
     typer.echo(
         tokens.issue(private, name, chosen, now=time.time(), valid_s=valid_s, scopes=SCOPES[chosen])
     )
-
-
-def _token(settings: "Settings") -> str:
-    found = settings.token.get_secret_value() or settings.admin_token.get_secret_value()
-    if not found:
-        raise ZenthosError("set ZENTHOS_TOKEN: `zenthos token NAME` makes one where the stack runs")
-    return found
 
 
 def _format_of(out: Path) -> Format:

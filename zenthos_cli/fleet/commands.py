@@ -46,12 +46,20 @@ def simulate(
     malformed_rate: Annotated[
         float, typer.Option(min=0, max=1, help="Malformed messages a reading.")
     ] = 0.0,
+    update_every: Annotated[
+        float,
+        typer.Option(min=0, help="Seconds between a device's questions for updates; 0: none."),
+    ] = 0.0,
+    fail_updates_at: Annotated[
+        str | None, typer.Option(help="Every update fails there: download, install or reboot.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help=JSON_HELP)] = False,
 ) -> None:
     """Stream a simulated farm: its history as fast as the broker takes it, then live."""
     from zenthos_cli.fleet import jobs
     from zenthos_cli.fleet.faults import FaultRates
     from zenthos_cli.fleet.pacing import parse_speed
+    from zenthos_cli.updating import updates_fail_at
     from zenthos_core.settings import load_settings
 
     faults = FaultRates(
@@ -74,6 +82,8 @@ def simulate(
         speed=parse_speed(speed),
         until=jobs.utc(until),
         faults=faults,
+        update_every_s=update_every,
+        update_faults=updates_fail_at(fail_updates_at),
     )
     _report(jobs.simulate(load_settings(), options, Console(stderr=True)), as_json=as_json)
 

@@ -2,7 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,13 +17,15 @@ from zenthos_cli.fleet.farm import Irrigation
 from zenthos_cli.fleet.faults import FaultRates
 from zenthos_cli.fleet.irrigation import insert_irrigation
 from zenthos_cli.fleet.mapping import LoadedMapping, load_mapping
-from zenthos_cli.fleet.messages import Device
+from zenthos_cli.fleet.messages import Device, as_registered
 from zenthos_cli.fleet.publisher import Publisher, allow_connections
 from zenthos_cli.fleet.recordings import Recording, read_recordings
 from zenthos_cli.fleet.registration import NewDevice
 from zenthos_cli.fleet.run import progress_bar, register, send_fleet
 from zenthos_cli.fleet.summary import Summary
+from zenthos_cli.fleet.updates import FleetUpdates, make_updates
 from zenthos_cli.fleet.weather import Climate
+from zenthos_cli.updating import Faults
 from zenthos_core.database import connect
 from zenthos_core.errors import ConfigurationError
 from zenthos_core.settings import Settings
@@ -45,6 +48,9 @@ class SimulateOptions:
     speed: float | None = None
     until: datetime | None = None
     faults: FaultRates = field(default_factory=FaultRates)
+    update_every_s: float = 0.0
+    """0: the devices ask for no updates."""
+    update_faults: Faults = field(default_factory=Faults)
 
 
 @dataclass(frozen=True)
@@ -111,10 +117,45 @@ async def _simulate(settings: Settings, options: SimulateOptions, console: Conso
         async def record(events: list[Irrigation]) -> None:
             await asyncio.to_thread(insert_irrigation, connection, fleet.farm_id, events)
 
-        async def send(publisher: Publisher, stop: asyncio.Event) -> Summary:
-            return await simulations.Simulation(plan, publisher, record, progress, stop).run()
+        by_id = {device.device_id: device for device in plan.devices}
+        updates = (
+            make_updates(
+                settings, by_id, fleet.tokens, options.update_every_s, options.update_faults
+            )
+            if options.update_every_s
+            else None
+        )
+        speaking = as_registered if updates is None else updates.speaking
 
-        return await send_fleet(settings.mqtt_public_address, fleet, plan.devices, plan.salt, send)
+        async def send(publisher: Publisher, stop: asyncio.Event) -> Summary:
+            simulation = simulations.Simulation(
+                plan, publisher, record, progress, stop, speaking=speaking
+            )
+            async with _running(updates):
+                return await simulation.run()
+
+        summary = await send_fleet(
+            settings.mqtt_public_address, fleet, plan.devices, plan.salt, send, speaking=speaking
+        )
+    if updates is not None:
+        summary.updates = dict(updates.outcomes)
+    return summary
+
+
+@asynccontextmanager
+async def _running(updates: FleetUpdates | None) -> AsyncIterator[None]:
+    """The devices ask for updates until the end."""
+    if updates is None:
+        yield
+        return
+    task = asyncio.create_task(updates.run())
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+        if not task.cancelled():
+            task.result()  # raises what ended it
 
 
 def _operational_database(settings: Settings) -> psycopg.Connection:

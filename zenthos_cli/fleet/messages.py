@@ -18,6 +18,12 @@ class Device(NamedTuple):
     device_id: str
     device_model: str
     firmware_version: str | None = None
+    model_version: str | None = None
+
+
+def as_registered(device: Device) -> Device:
+    """One that never changes."""
+    return device
 
 
 class Sample(NamedTuple):
@@ -46,6 +52,7 @@ def telemetry(
         "sensors": sample.sensors,
         "device_model": device.device_model,
         "firmware_version": device.firmware_version,
+        "model_version": device.model_version,
         "signal_strength": sample.signal_strength,
         "seq": sample.seq,
         "backlog": backlog or None,
@@ -62,6 +69,7 @@ def status(device: Device, state: str, *, now: float, salt: str) -> Message:
         "timestamp": int(now),
         "status": state,
         "firmware_version": device.firmware_version,
+        "model_version": device.model_version,
     }
     payload = _ENCODER.encode({k: v for k, v in fields.items() if v is not None})
     return Message(status_topic(device.device_model, device.device_id), payload)

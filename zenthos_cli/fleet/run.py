@@ -16,7 +16,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from zenthos_cli.fleet.messages import Device, status
+from zenthos_cli.fleet.messages import Device, as_registered, status
 from zenthos_cli.fleet.pacing import stop_on_signals
 from zenthos_cli.fleet.publisher import Publisher, connected
 from zenthos_cli.fleet.registration import NewDevice, Registered, register_fleet
@@ -43,14 +43,23 @@ async def register(
 
 
 async def send_fleet(
-    address: str, fleet: Registered, devices: Sequence[Device], salt: str, send: Send
+    address: str,
+    fleet: Registered,
+    devices: Sequence[Device],
+    salt: str,
+    send: Send,
+    *,
+    speaking: Callable[[Device], Device] = as_registered,
 ) -> Summary:
-    """Connect all devices, let `send` publish, and complete its summary."""
+    """Connect all devices, let `send` publish, and complete its summary.
+
+    `speaking` gives a device as it is at that moment.
+    """
     host, port = _host_and_port(address)
     by_id = {device.device_id: device for device in devices}
 
     def say(device_id: str, state: str) -> Message:
-        return status(by_id[device_id], state, now=time.time(), salt=salt)
+        return status(speaking(by_id[device_id]), state, now=time.time(), salt=salt)
 
     accounts = [Credentials(device_id, fleet.tokens[device_id]) for device_id in by_id]
     begun = time.monotonic()

@@ -11,7 +11,7 @@ import numpy as np
 
 from zenthos_cli.fleet.farm import Farm, Irrigation, Reading
 from zenthos_cli.fleet.faults import Emission, FaultRates, FaultyLink, malformed
-from zenthos_cli.fleet.messages import Device, Sample, telemetry
+from zenthos_cli.fleet.messages import Device, Sample, as_registered, telemetry
 from zenthos_cli.fleet.pacing import Pace
 from zenthos_cli.fleet.publisher import Publisher
 from zenthos_cli.fleet.summary import Summary
@@ -68,13 +68,17 @@ class Simulation:
         record_irrigation: RecordIrrigation,
         progress: Progress,
         stop: asyncio.Event,
+        *,
+        speaking: Callable[[Device], Device] = as_registered,
     ) -> None:
-        """`progress` is told the number of readings made so far."""
+        """`progress` is told the number of readings made so far; `speaking` gives a device as it
+        is at that moment."""
         self._plan = plan
         self._publisher = publisher
         self._record_irrigation = record_irrigation
         self._progress = progress
         self._stop = stop
+        self._speaking = speaking
         self._rng = random.Random(plan.seed)
         self._links = [FaultyLink(plan.faults, self._rng) for _ in plan.devices]
         self._made = 0
@@ -143,7 +147,7 @@ class Simulation:
     async def _publish(self, device: Device, emissions: list[Emission], *, history: bool) -> None:
         for emission in emissions:
             message = telemetry(
-                device,
+                self._speaking(device),
                 emission.sample,
                 salt=self._plan.salt,
                 backlog=history or emission.backlog,

@@ -24,6 +24,8 @@ class Summary(msgspec.Struct):
     first_event: int | None = None
     last_event: int | None = None
     seconds: float = 0.0
+    updates: dict[str, int] = {}
+    """What came of asking for updates, by state."""
     interrupted: bool = False
     """Stopped by a person before all was sent."""
 
@@ -58,6 +60,10 @@ class Summary(msgspec.Struct):
         del fields["device_ids"]
         return msgspec.json.encode(fields).decode()
 
+    def _updates_text(self) -> str:
+        counts = ", ".join(f"{state} {count:,}" for state, count in sorted(self.updates.items()))
+        return f"updates asked for: {counts}\n" if counts else ""
+
     def as_text(self) -> str:
         """For people."""
         rate = f", {self.sent / self.seconds:,.0f} a second" if self.seconds else ""
@@ -66,6 +72,7 @@ class Summary(msgspec.Struct):
             f"{self.distinct:,} readings of {len(self.device_ids):,} devices, "
             f"{self.duplicates_sent:,} duplicates, {self.malformed_sent:,} malformed, "
             f"{self.status_sent:,} status; {self.resent:,} sent again after a lost connection\n"
+            f"{self._updates_text()}"
             f"readings from {_iso(self.first_event)} to {_iso(self.last_event)}"
         )
 

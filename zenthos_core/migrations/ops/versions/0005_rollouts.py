@@ -58,8 +58,8 @@ CREATE UNIQUE INDEX rollouts_open ON rollouts (release_id, device_model)
   WHERE state IN ('created', 'running', 'paused');
 
 -- 0 to 9,999: the first 8 bytes of sha256(rollout id || device id) as a number, mod 10,000. With
--- its first bit flipped the number fits a bigint, 2^63 less. One expression of immutable parts, so that
--- it is inlined: convert_to is none, and ids of devices have nothing that a cast would unescape.
+-- its first bit flipped the number fits a bigint, 2^63 less. One expression of immutable parts is
+-- inlined: convert_to is none, and ids of devices have nothing that a cast would unescape.
 CREATE FUNCTION rollout_bucket(rollout_id uuid, device_id text) RETURNS int
 LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
   SELECT (((
@@ -98,6 +98,13 @@ CREATE TABLE deployment_events (
   detail jsonb
 );
 CREATE INDEX deployment_events_deployment ON deployment_events (deployment_id, id);
+
+-- Another role ends sessions too.
+ALTER TABLE sessions DROP CONSTRAINT sessions_end_reason_check, ADD CHECK (
+  end_reason IN ('logout', 'token_reused', 'disabled', 'password_changed', 'role_changed'));
+
+-- Predictions of a device since its update.
+CREATE INDEX inference_results_device ON inference_results (device_id, time);
 
 -- When the device last asked for an update; written in batches.
 ALTER TABLE devices ADD COLUMN checked_in_at timestamptz;

@@ -1,0 +1,124 @@
+"""`zenthos device`, against the real server."""
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from click.testing import Result
+from typer.testing import CliRunner
+
+from tests.ota_api.conftest import Ota, make_ota_settings, running_ota
+from zenthos_cli.main import app
+from zenthos_core.tokens import Role
+
+Zenthos = Callable[..., Result]
+
+
+@pytest.fixture
+def ota(tmp_path: Path, ops_url: str) -> Iterator[Ota]:
+    """A server of this test's own."""
+    with running_ota(make_ota_settings(tmp_path / "ota", ops_url)) as running:
+        yield running
+
+
+@pytest.fixture
+def zenthos(ota: Ota, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Zenthos:
+    """`zenthos device` with an admin's token."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("ZENTHOS_OTA_URL", ota.settings.ota_url)
+    monkeypatch.setenv("ZENTHOS_TOKEN", ota.token(Role.ADMIN))
+    return lambda *arguments, **options: CliRunner().invoke(app, ["device", *arguments], **options)
+
+
+def register(zenthos: Zenthos, device_id: str = "soil-1", *more: str) -> Result:
+    options = ["--model", "esp32-s3", "--type", "soil", "--farm", "North", *more]
+    return zenthos("register", device_id, *options)
+
+
+def test_from_registration_to_the_end(zenthos: Zenthos, ota: Ota) -> None:
+    made = register(zenthos, "soil-1", "--at", "0,-96.6", "--interval", "60", "--tag", "a")
+    assert made.exit_code == 0, made.output
+    assert "jwt_token" in made.stdout
+    changed = zenthos("update", "soil-1", "--tag", "b", "--tag", "c", "--interval", "30")
+    assert changed.exit_code == 0, changed.output
+    shown = json.loads(zenthos("show", "soil-1", "--json").stdout)
+    assert shown["tags"] == ["b", "c"]
+    assert (shown["report_interval_s"], shown["location"]) == (30, {"lat": 0, "lon": -96.6})
+    assert "b, c" in zenthos("show", "soil-1").stdout
+
+    token = zenthos("token", "soil-1").stdout.strip()
+    own = {"Authorization": f"Bearer {token}"}
+    assert ota.http.get("/devices/soil-1/status", headers=own).status_code == 200
+    assert zenthos("revoke", "soil-1").exit_code == 0
+    assert ota.http.get("/devices/soil-1/status", headers=own).status_code == 401
+
+    assert zenthos("decommission", "soil-1", input="n\n").exit_code == 1
+    assert zenthos("decommission", "soil-1", "--yes").exit_code == 0
+    assert zenthos("list").stdout == "no such devices\n"
+    assert "soil-1" in zenthos("list", "--decommissioned").stdout
+    assert "decommissioned" in zenthos("token", "soil-1").stderr
+
+
+def test_list_with_filters(zenthos: Zenthos) -> None:
+    register(zenthos, "soil-1", "--at", "0,0", "--tag", "wet")
+    register(zenthos, "soil-2", "--at", "45,45")
+
+    def listed(*options: str) -> list[str]:
+        found = json.loads(zenthos("list", "--json", *options).stdout)
+        return [device["device_id"] for device in found]
+
+    assert listed() == ["soil-1", "soil-2"]
+    assert listed("--tag", "wet") == ["soil-1"]
+    assert listed("--near", "0,0.5,100") == ["soil-1"]
+    assert listed("--model", "esp32-cam") == []
+    table = [line.split() for line in zenthos("list").stdout.splitlines()]
+    assert [line[:2] for line in table[1:]] == [["soil-1", "esp32-s3"], ["soil-2", "esp32-s3"]]
+
+
+def test_every_page_is_listed(zenthos: Zenthos, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("zenthos_cli.api.PAGE", 2)
+    for number in range(5):
+        register(zenthos, f"soil-{number}")
+    assert len(json.loads(zenthos("list", "--json").stdout)) == 5
+
+
+def test_a_csv_with_a_line_that_is_refused(zenthos: Zenthos, tmp_path: Path) -> None:
+    file = tmp_path / "devices.csv"
+    header = "device_id,device_model,device_type,farm_name\n"
+    file.write_text(f"{header}soil-1,esp32-s3,soil,North\nBAD ID,esp32-s3,soil,North\n")
+    done = zenthos("register", "--csv", str(file))
+    assert done.exit_code == 1
+    assert "1 created, 0 unchanged, 1 refused" in done.stdout
+    assert "BAD ID" in done.stdout
+    file.write_text(f"{header}soil-1,esp32-s3,soil,North\n")
+    assert zenthos("register", "--csv", str(file)).exit_code == 0
+    assert "No such file" in zenthos("register", "--csv", "none.csv").stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["show", "soil-9"], 1, "soil-9"),
+        (["register", "soil-9"], 2, "--model"),
+        (["update", "soil-9"], 2, "--farm"),
+        (["list", "--near", "1,2"], 2, "3 numbers"),
+        (["list", "--model", "NO MODEL"], 1, "device_model"),
+        (["list", "--token", "none"], 1, "token"),
+    ],
+)
+def test_what_is_wrong_is_said(
+    zenthos: Zenthos, arguments: list[str], code: int, words: str
+) -> None:
+    done = zenthos(*arguments)
+    assert done.exit_code == code
+    assert words in done.stderr
+    assert "Traceback" not in done.output
+
+
+def test_a_server_that_is_away(zenthos: Zenthos, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ZENTHOS_OTA_URL", "http://127.0.0.1:1")
+    done = zenthos("list")
+    assert done.exit_code == 1
+    assert "is the stack up" in done.stderr

@@ -1,0 +1,1 @@
+"""Rollouts: what their devices send is measured, and the OTA server asked to decide."""
