@@ -1,7 +1,8 @@
 """Builds the application: nothing is opened before it starts."""
 
+import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Final
 
@@ -21,10 +22,15 @@ from ota_api.hooks.routes import router as hooks
 from ota_api.hooks.schemas import MAX_HOOK_BYTES
 from ota_api.hooks.worker import working
 from ota_api.keys.routes import router as keys
+from ota_api.keys.versions import keep_key_versions
 from ota_api.problems import install_problem_handlers
-from ota_api.releases.routes import PUBLISH_PATHS
+from ota_api.releases.publish_routes import PUBLISH_PATHS
+from ota_api.releases.publish_routes import router as publishing
+from ota_api.releases.reading import MULTIPART
+from ota_api.releases.record_routes import router as release_records
 from ota_api.releases.routes import router as releases
-from ota_api.releases.schemas import MAX_PUBLISH_BYTES
+from ota_api.releases.schemas import MAX_FORM_BYTES, MAX_PUBLISH_BYTES
+from ota_api.releases.uploads import keep_swept
 from ota_api.resources import open_resources
 from ota_api.rollouts.routes import router as rollouts
 from ota_api.sessions.routes import router as sessions
@@ -32,11 +38,34 @@ from ota_api.telemetry import RequestRecorder
 from zenthos_core import __version__
 from zenthos_core.settings import Settings
 
+_ROUTERS: Final = (
+    *(releases, health, keys, sessions, farms, devices, publishing, release_records),
+    *(rollouts, hooks, export, audit),
+)
+"""Tried one after another: check-ins, which are nearly all requests, come first."""
 _BODY_LIMITS: Final = {
     **dict.fromkeys(PUBLISH_PATHS, MAX_PUBLISH_BYTES),
     BULK_PATH: MAX_BULK_BYTES,
     HOOK_PATH: MAX_HOOK_BYTES,
 }
+
+
+@asynccontextmanager
+async def _running(*works: Coroutine[None, None, None]) -> AsyncIterator[None]:
+    """Works that go on beside the requests, and are cancelled at the end."""
+    tasks = [asyncio.create_task(work) for work in works]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _body_limit(path: str, content_type: str) -> int:
+    if path in PUBLISH_PATHS and content_type.startswith(MULTIPART):
+        return MAX_FORM_BYTES
+    return _BODY_LIMITS.get(path, MAX_BODY_BYTES)
 
 
 def create_app(settings: Settings, clock: Callable[[], float] = time.time) -> FastAPI:
@@ -46,7 +75,8 @@ def create_app(settings: Settings, clock: Callable[[], float] = time.time) -> Fa
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with open_resources(settings, clock) as resources, working(resources):
             app.state.resources = resources
-            yield
+            async with _running(keep_swept(resources), keep_key_versions(resources)):
+                yield
 
     app = FastAPIOffline(
         title="Zenthos OTA",
@@ -55,11 +85,9 @@ def create_app(settings: Settings, clock: Callable[[], float] = time.time) -> Fa
         lifespan=lifespan,
         telemetry={"operation_spans": False, "logs": False},
     )
-    app.add_middleware(BodyLimit, limit_of=lambda path: _BODY_LIMITS.get(path, MAX_BODY_BYTES))
+    app.add_middleware(BodyLimit, limit_of=_body_limit)
     app.add_middleware(RequestRecorder)
     install_problem_handlers(app)
-    # Routes are tried one after another: check-ins, which are nearly all requests, come first.
-    routers = (releases, health, keys, sessions, farms, devices, rollouts, hooks, export, audit)
-    for router in routers:
+    for router in _ROUTERS:
         app.include_router(router)
     return app

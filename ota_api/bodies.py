@@ -19,7 +19,7 @@ class BodyLimit:
     FastAPI's own `max_body_size` answers in plain text, where every error of ours is a problem.
     """
 
-    def __init__(self, app: ASGIApp, limit_of: Callable[[str], int]) -> None:
+    def __init__(self, app: ASGIApp, limit_of: Callable[[str, str], int]) -> None:
         self._app = app
         self._limit_of = limit_of
 
@@ -27,8 +27,9 @@ class BodyLimit:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        limit = self._limit_of(scope["path"])
-        announced = Headers(scope=scope).get("content-length", "0")
+        headers = Headers(scope=scope)
+        limit = self._limit_of(scope["path"], headers.get("content-type", "").lower())
+        announced = headers.get("content-length", "0")
         if announced.isdecimal() and int(announced[:20]) > limit:
             await _too_large(limit)(scope, receive, send)
             return

@@ -28,11 +28,11 @@ def day_key(table: str, day: date) -> str:
     return f"{table}/{day:%Y/%m/%d}.parquet"
 
 
-def firmware_key(device_model: str, version: str, suffix: str) -> str:
-    """`esp32-s3/v0.2.1.zip`."""
-    return f"{device_model}/{version}{suffix}"
+def firmware_key(device_model: str, version: str, sha256: str, suffix: str) -> str:
+    """`esp32-s3/v0.2.1-7d865e959b2466918c9863afca942d0f.zip`: half of the content's hash."""
+    return f"{device_model}/{version}-{sha256[:32]}{suffix}"
 
 
-def model_key(device_model: str, name: str, version: str) -> str:
-    """`models/esp32-s3/irrigation/m-20261123-0a1b2c3.tflite`."""
-    return f"models/{device_model}/{name}/{version}.tflite"
+def model_key(device_model: str, name: str, version: str, sha256: str) -> str:
+    """`models/esp32-s3/irrigation/m-20261123-0a1b2c3-7d865e959b2466918c9863afca942d0f.tflite`."""
+    return f"models/{device_model}/{name}/{version}-{sha256[:32]}.tflite"

@@ -222,6 +222,9 @@ class Settings(BaseSettings):
         Path(".zenthos/keys/model.key"), description="Ed25519 key that signs models (lineage)."
     )
 
+    ota_sweep_interval_s: Annotated[float, Field(gt=0)] = Field(
+        600, description="Seconds between looks for uploads of which no release came."
+    )
     online_private_key_file: Path = Field(
         Path(".zenthos/keys/online.key"),
         description="Ed25519 key that signs check-in answers (OTA server).",

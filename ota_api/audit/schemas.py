@@ -19,6 +19,7 @@ class Action(StrEnum):
     DEVICE_REVOKE = "device.revoke"
     DEVICE_DECOMMISSION = "device.decommission"
     RELEASE_PUBLISH = "release.publish"
+    RELEASE_WITHDRAW = "release.withdraw"
     ROLLOUT_CREATE = "rollout.create"
     ROLLOUT_START = "rollout.start"
     ROLLOUT_ADVANCE = "rollout.advance"

@@ -45,4 +45,4 @@ def _check_keys(resources: Resources) -> str:
         resources.trusted_keys.load()
     except ConfigurationError as error:
         return str(error)
-    return OK
+    return resources.trusted_keys.problem or OK

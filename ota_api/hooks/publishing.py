@@ -13,16 +13,18 @@ from ota_api.audit.repository import AuditRepository
 from ota_api.audit.service import SYSTEM_ROLE, Actor, AuditTrail
 from ota_api.auth import PUBLISH
 from ota_api.hooks.bundles import AssetError, Bundle, check_stem
-from ota_api.releases.repository import FIRMWARE_KINDS, MODEL_KINDS, ReleaseRepository
-from ota_api.releases.schemas import MAX_BINARY_BYTES, Publication
+from ota_api.releases.reading import Submission
+from ota_api.releases.repository import FIRMWARE_KINDS, MODEL_KINDS
+from ota_api.releases.schemas import MAX_FILE_BYTES, Chosen
 from ota_api.releases.service import publish
+from ota_api.releases.staging import stage
 from ota_api.resources import Resources
-from zenthos_core.manifest import MAX_MANIFEST_BYTES, Manifest
+from zenthos_core.manifest import MAX_MANIFEST_BYTES, Manifest, SignedManifest
 from zenthos_core.tokens import Identity, Role
 
 MAX_SIGNATURE_BYTES: Final = 200
 SIGNATURE_BYTES: Final = 64
-MOST_BYTES: Final = (MAX_MANIFEST_BYTES, MAX_SIGNATURE_BYTES, MAX_BINARY_BYTES)
+MOST_BYTES: Final = (MAX_MANIFEST_BYTES, MAX_SIGNATURE_BYTES, MAX_FILE_BYTES)
 """Of manifest, signature and binary."""
 
 
@@ -44,21 +46,20 @@ async def publish_bundle(
         AssetError: for files that are not as their names say.
         ManifestError, ConflictError: as publishing does.
     """
-    publication = await to_thread.run_sync(_read, resources, fetched)
+    signed = await to_thread.run_sync(_read, fetched)
+    chosen = Chosen(rollout_percentage=resources.settings.github_rollout_percentage)
+    with fetched.binary.open("rb") as binary:
+        submission = Submission(signed, binary, chosen)
+        staged = await stage(resources, submission, FIRMWARE_KINDS + MODEL_KINDS)
     actor = f"github:{repository}"
-    release, created = await publish(
-        resources,
-        ReleaseRepository(connection),
-        publication,
-        kinds=FIRMWARE_KINDS + MODEL_KINDS,
-        publisher=Identity(actor, Role.OPERATOR, frozenset({PUBLISH}), int(resources.clock())),
-        trail=AuditTrail(AuditRepository(connection), Actor(actor, SYSTEM_ROLE)),
-    )
-    name = f"{release.name} {release.version}"
+    publisher = Identity(actor, Role.OPERATOR, frozenset({PUBLISH}), int(resources.clock()))
+    trail = AuditTrail(AuditRepository(connection), Actor(actor, SYSTEM_ROLE))
+    created = await publish(resources, connection, staged, publisher, trail)
+    name = f"{staged.manifest.name} {staged.manifest.version}"
     return name if created else f"{name} (was there already)"
 
 
-def _read(resources: Resources, fetched: FetchedBundle) -> Publication:
+def _read(fetched: FetchedBundle) -> SignedManifest:
     document = fetched.manifest.read_bytes()
     try:
         check_stem(fetched.bundle, msgspec.json.decode(document, type=Manifest))
@@ -68,12 +69,6 @@ def _read(resources: Resources, fetched: FetchedBundle) -> Publication:
     except binascii.Error:
         signature = b""
     if len(signature) != SIGNATURE_BYTES:
-        raise AssetError(
-            f"{fetched.bundle.signature.name} is not the base64 of an Ed25519 signature"
-        )
-    return Publication(
-        manifest=document,
-        signature=signature,
-        binary_data=fetched.binary.read_bytes(),
-        rollout_percentage=resources.settings.github_rollout_percentage,
-    )
+        name = fetched.bundle.signature.name
+        raise AssetError(f"{name} is not the base64 of an Ed25519 signature")
+    return SignedManifest(document, signature)

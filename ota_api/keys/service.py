@@ -1,5 +1,7 @@
 """The trusted release keys, read again whenever their files change, and the online key."""
 
+import hashlib
+import logging
 from base64 import b64decode
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +10,8 @@ from nacl.signing import SigningKey
 
 from zenthos_core.errors import ConfigurationError, ManifestError
 from zenthos_core.signing import TrustedKeys, parse_trusted_keys, read_key
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -36,25 +40,55 @@ class OnlineKey:
 
 
 class TrustedKeyFile:
-    """`keys.json` and `keys.json.sig`, verified by the root key."""
+    """`keys.json` and `keys.json.sig`, verified by the root key.
+
+    What is found to be bad is not taken up: the last good list holds, and `problem` says why.
+    """
 
     def __init__(self, path: Path, root_public_key_file: Path) -> None:
         self._path = path
         self._files = (path, path.with_name(path.name + ".sig"), root_public_key_file)
-        self._seen: tuple[tuple[int, int, int], ...] = ()
+        self._seen: tuple[tuple[int, int, int], ...] | None = None
         self._loaded: SignedKeys | None = None
+        self._newest: tuple[int, bytes] | None = None
+        self.problem: str | None = None
+        """Why the files there are now do not hold."""
 
     def load(self) -> SignedKeys:
         """The keys that hold now.
 
         Raises:
-            ConfigurationError: where files are missing or the root has not signed them.
+            ConfigurationError: where there never were good ones.
         """
-        seen = tuple(map(_fingerprint, self._files))
-        if self._loaded is None or seen != self._seen:
-            self._loaded = self._read()
-            self._seen = seen
+        try:
+            seen = tuple(map(_fingerprint, self._files))
+            if seen != self._seen:
+                self._take_up(self._read())
+                self._seen, self.problem = seen, None
+        except ConfigurationError as error:
+            self._report(str(error))
+        if self._loaded is None:
+            raise ConfigurationError(self.problem or f"{self._path} was not read")
         return self._loaded
+
+    def learn(self, newest: tuple[int, bytes] | None) -> None:
+        """The newest version that any server accepted, and its SHA-256; an older one ends here."""
+        if newest is None or (self._newest and newest[0] < self._newest[0]):
+            return
+        self._newest = newest
+        if self._loaded and newest[0] > self._loaded.keys.version:
+            self._loaded, self._seen = None, None
+
+    def _take_up(self, keys: SignedKeys) -> None:
+        if self._newest is not None:
+            check_version(keys, self._newest)
+        self._loaded = keys
+        self._newest = keys.keys.version, hashlib.sha256(keys.document).digest()
+
+    def _report(self, problem: str) -> None:
+        if problem != self.problem:
+            _logger.error("%s", problem)
+        self.problem = problem
 
     def _read(self) -> SignedKeys:
         document_file, signature_file, root_file = self._files
@@ -67,6 +101,22 @@ class TrustedKeyFile:
                 f"{document_file} is not trusted ({error}): sign it with the root key"
             ) from None
         return SignedKeys(document, signature, keys)
+
+
+def check_version(keys: SignedKeys, newest: tuple[int, bytes]) -> None:
+    """Not below the newest accepted, and no other list of its version; else ConfigurationError."""
+    version, sha256 = newest
+    found = keys.keys.version
+    if found < version:
+        raise ConfigurationError(
+            f"keys.json has version {found}, but {version} was accepted before: put the newest"
+            " back, or have the root sign a higher version (`zenthos keys`)"
+        )
+    if found == version and hashlib.sha256(keys.document).digest() != sha256:
+        raise ConfigurationError(
+            f"keys.json of version {found} is not the one accepted before: have the root sign it"
+            f" as version {found + 1} (`zenthos keys`)"
+        )
 
 
 def _fingerprint(path: Path) -> tuple[int, int, int]:

@@ -2,14 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
 from psycopg import AsyncConnection
 from psycopg.rows import class_row
-
-from zenthos_core.manifest import Manifest, SignedManifest
 
 PUBLISH_LOCK: Final = 7_205_760
 """Advisory lock that publications take turns by."""
@@ -91,9 +89,10 @@ class ReleaseRepository:
         await self.connection.execute("SELECT pg_advisory_xact_lock(%s)", (PUBLISH_LOCK,))
 
     async def find(self, slot: Slot, version: str) -> Release | None:
-        """One version; an expired one too, since a device may have to explain what it runs."""
+        """One version, of its newest issue; expired or not: a device may have to explain itself."""
         return await self._one(
-            f"{_SELECT} WHERE {slot.condition()} AND t.version = %(version)s",
+            f"{_SELECT} WHERE {slot.condition()} AND t.version = %(version)s"
+            " ORDER BY t.release_counter DESC LIMIT 1",
             slot.parameters() | {"version": version},
         )
 
@@ -106,56 +105,6 @@ class ReleaseRepository:
         )
         row = await cursor.fetchone()
         return int(row[0]) if row else 0
-
-    async def insert(
-        self,
-        signed: SignedManifest,
-        manifest: Manifest,
-        keys: dict[str, str],
-        settings: dict[str, Any],
-    ) -> UUID:
-        """A release and its targets; `keys` are object keys by device model."""
-        columns = {
-            "kind": manifest.kind,
-            "name": manifest.name,
-            "version": manifest.version,
-            "release_counter": manifest.release_counter,
-            "sha256": manifest.sha256,
-            "size_bytes": manifest.size,
-            "manifest": signed.manifest,
-            "signature": signed.signature,
-            "key_id": manifest.key_id,
-            "expires_at": datetime.fromtimestamp(manifest.expires, UTC),
-            **settings,
-        }
-        names, places = ", ".join(columns), ", ".join(f"%({c})s" for c in columns)
-        query = f"INSERT INTO releases ({names}) VALUES ({places}) RETURNING id"
-        cursor = await self.connection.execute(query.encode(), columns)
-        row = await cursor.fetchone()
-        assert row is not None, "INSERT … RETURNING returns a row"  # noqa: S101
-        await self._insert_targets(row[0], manifest, keys)
-        return UUID(str(row[0]))
-
-    async def _insert_targets(
-        self, release_id: UUID, manifest: Manifest, keys: dict[str, str]
-    ) -> None:
-        async with self.connection.cursor() as cursor:
-            await cursor.executemany(
-                "INSERT INTO release_targets (release_id, device_model, kind, name, version,"
-                " release_counter, object_key) VALUES (%s, %s, %s, %s, %s, %s, %s)",
-                [
-                    (
-                        release_id,
-                        model,
-                        manifest.kind,
-                        manifest.name,
-                        manifest.version,
-                        manifest.release_counter,
-                        key,
-                    )
-                    for model, key in keys.items()
-                ],
-            )
 
     async def _one(self, query: str, parameters: dict[str, Any]) -> Release | None:
         async with self.connection.cursor(row_factory=class_row(Release)) as cursor:

@@ -1,38 +1,28 @@
 """Releases: CI and the lineage publish them, devices fetch them."""
 
 from collections.abc import Callable
-from http import HTTPStatus
 from typing import Annotated, Any, Final, Literal
 
-from anyio import to_thread
-from fastapi import APIRouter, Depends, Path, Query, Request, Response
-from fastapi.exceptions import RequestValidationError
-from pydantic import ValidationError
+from fastapi import APIRouter, Path, Query, Request, Response
 
-from ota_api.auth import KnownToken, Publisher, PublisherToken, Trail, User
+from ota_api.auth import KnownToken, User
 from ota_api.fields import DeviceModelPath
 from ota_api.releases.answers import LATEST, Asked, answer
 from ota_api.releases.direct import DirectRoute
-from ota_api.releases.metadata import binary_url
 from ota_api.releases.repository import (
     FIRMWARE_KINDS,
     MODEL_KINDS,
-    Release,
     ReleaseRepository,
     Slot,
 )
 from ota_api.releases.schemas import (
-    Publication,
-    Published,
     ReleaseCounter,
     ReleaseMetadata,
 )
-from ota_api.releases.service import publish
 from ota_api.resources import Opened, Transaction
 from zenthos_core.manifest import FIRMWARE_VERSION, MODEL_VERSION, RELEASE_NAME
 
 router = APIRouter(tags=["releases"])
-PUBLISH_PATHS: Final = ("/firmware/publish", "/models/publish")
 
 ModelName = Annotated[str, Path(pattern=f"^{RELEASE_NAME.pattern}$")]
 FirmwareVersion = Annotated[str, Path(pattern=f"^({LATEST}|{FIRMWARE_VERSION.pattern})$")]
@@ -48,23 +38,6 @@ NonceQuery = Annotated[
 ]
 
 
-async def _read_publication(request: Request, _: PublisherToken) -> Publication:
-    """The body, read only once the token is known to be good: it may be large."""
-    try:
-        return await to_thread.run_sync(Publication.model_validate_json, await request.body())
-    except ValidationError as error:
-        found = [{**e, "loc": ("body", *e["loc"])} for e in error.errors(include_url=False)]
-        raise RequestValidationError(found) from None
-
-
-Body = Annotated[Publication, Depends(_read_publication)]
-_BODY_SCHEMA: Final = {"schema": Publication.model_json_schema()}
-_PUBLISH: Final[dict[str, Any]] = {
-    "status_code": HTTPStatus.CREATED,
-    "openapi_extra": {
-        "requestBody": {"required": True, "content": {"application/json": _BODY_SCHEMA}}
-    },
-}
 _BINARY: Final[dict[int | str, dict[str, Any]]] = {
     200: {"content": {"application/octet-stream": {}}},
     206: {"content": {"application/octet-stream": {}}, "description": "The range asked for."},
@@ -83,42 +56,6 @@ def _get_and_head(path: str) -> Callable[[Callable[..., Any]], Callable[..., Any
         return endpoint
 
     return add
-
-
-@router.post("/firmware/publish", **_PUBLISH)
-async def publish_firmware(
-    *,
-    publication: Body,
-    publisher: Publisher,
-    trail: Trail,
-    resources: Opened,
-    connection: Transaction,
-    response: Response,
-) -> Published:
-    """Publish firmware. The same binary again is answered with the release there is (200)."""
-    releases = ReleaseRepository(connection)
-    release, created = await publish(
-        resources, releases, publication, kinds=FIRMWARE_KINDS, publisher=publisher, trail=trail
-    )
-    return _published(release, created, resources.settings.ota_url, response)
-
-
-@router.post("/models/publish", **_PUBLISH)
-async def publish_model(
-    *,
-    publication: Body,
-    publisher: Publisher,
-    trail: Trail,
-    resources: Opened,
-    connection: Transaction,
-    response: Response,
-) -> Published:
-    """Publish a model. The same binary again is answered with the release there is (200)."""
-    releases = ReleaseRepository(connection)
-    release, created = await publish(
-        resources, releases, publication, kinds=MODEL_KINDS, publisher=publisher, trail=trail
-    )
-    return _published(release, created, resources.settings.ota_url, response)
 
 
 @_get_and_head("/firmware/{device_model}/{version}")
@@ -165,11 +102,3 @@ async def get_release_counter(
     """The counter to sign the next release with."""
     newest = await ReleaseRepository(connection).newest_counter([device_model], kind)
     return ReleaseCounter(device_model=device_model, kind=kind, newest=newest, next=newest + 1)
-
-
-def _published(release: Release, created: bool, base_url: str, response: Response) -> Published:
-    url = binary_url(release, base_url)
-    if not created:
-        response.status_code = HTTPStatus.OK
-    response.headers["Location"] = url
-    return Published(id=release.id, status="published", url=url)

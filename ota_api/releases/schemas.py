@@ -6,10 +6,16 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from ota_api.fields import RequestBody
+from ota_api.fields import Line, RequestBody
 
 MAX_BINARY_BYTES = 16 * 1024 * 1024
-"""Flash of the largest board."""
+"""In JSON: flash of the largest board."""
+
+MAX_FILE_BYTES = 100 * 1024 * 1024
+"""As a file of a form."""
+
+MAX_FORM_BYTES = MAX_FILE_BYTES + 256 * 1024
+"""The file and the other parts."""
 
 MAX_PUBLISH_BYTES = MAX_BINARY_BYTES * 4 // 3 + 64 * 1024
 """The binary in base64 and the rest of the body."""
@@ -17,7 +23,18 @@ MAX_PUBLISH_BYTES = MAX_BINARY_BYTES * 4 // 3 + 64 * 1024
 Notes = Annotated[str, StringConstraints(max_length=10_000, pattern=r"^[^\x00]*$")]
 
 
-class Publication(RequestBody):
+class Chosen(RequestBody):
+    """What the publisher says of a release, beside what is signed."""
+
+    release_notes: Notes = ""
+    required: bool = False
+    rollout_percentage: Annotated[int, Field(ge=0, le=100)] = 100
+    reissue: bool = Field(
+        False, description="A version that was published, signed anew: the way back to it."
+    )
+
+
+class Publication(Chosen):
     """A signed release to publish; binary fields are base64."""
 
     model_config = ConfigDict(val_json_bytes="base64", ser_json_bytes="base64")
@@ -26,10 +43,9 @@ class Publication(RequestBody):
     signature: bytes = Field(
         min_length=64, max_length=64, description="Detached Ed25519 signature over them."
     )
-    binary_data: bytes = Field(min_length=1, max_length=MAX_BINARY_BYTES)
-    release_notes: Notes = ""
-    required: bool = False
-    rollout_percentage: Annotated[int, Field(ge=0, le=100)] = 100
+    binary_data: bytes | None = Field(
+        None, min_length=1, max_length=MAX_BINARY_BYTES, description="A reissue needs none."
+    )
 
 
 class Published(BaseModel):
@@ -85,3 +101,43 @@ class ReleaseCounter(BaseModel):
     kind: str
     newest: int = Field(description="0 where nothing is published yet.")
     next: int = Field(description="The release_counter to sign next.")
+
+
+class ReleaseSummary(BaseModel):
+    """A release in a list."""
+
+    id: UUID
+    kind: str
+    name: str
+    version: str
+    device_models: list[str]
+    release_counter: int
+    sha256: str
+    size_bytes: int
+    key_id: str
+    expires_at: datetime
+    uploaded_at: datetime
+    published_by: str
+    required: bool
+    rollout_percentage: int
+    reissue_of: UUID | None
+    withdrawn_at: datetime | None
+    withdrawn_by: str | None
+    withdrawal_reason: str | None
+
+
+class ReleaseDetail(ReleaseSummary):
+    """One release, with what was signed."""
+
+    sha1: str | None = Field(description="Null for what was published before it was kept.")
+    md5: str | None
+    manifest: str = Field(description="Base64 of the exact signed bytes.")
+    signature: str = Field(description="Base64 of the Ed25519 signature over them.")
+    release_notes: str
+    open_rollouts: list[UUID]
+
+
+class Withdrawal(RequestBody):
+    """Why a release is taken back."""
+
+    reason: Line

@@ -139,6 +139,7 @@ class Requests:
             version="latest",
             kind="model",
             table="ops/devices",
+            release_id=self._new_release() if "{release_id}" in operation.path else "",
             rollout_id=self.rollout(operation)[0] if "{rollout_id}" in operation.path else "",
         )
 
@@ -154,6 +155,7 @@ class Requests:
             "/devices/register": lambda: {**device, "farm_name": "North"},
             "/devices/{device_id}": lambda: {"tags": [f"tag-{number}"]},
             "/devices/{device_id}/claim": lambda: {"factory_secret": SECRET},
+            "/releases/{release_id}/withdraw": lambda: {"reason": "it drains batteries"},
             "/models/publish": lambda: self._ota.signer.model(
                 binary, release_counter=self._next_counter("model")
             ),

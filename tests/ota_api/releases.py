@@ -2,11 +2,14 @@
 
 import hashlib
 import io
+import struct
 import time
 import zipfile
-from base64 import b64encode
+from base64 import b64decode, b64encode
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from zenthos_core.manifest import Manifest, sign_manifest
 from zenthos_core.signing import key_id, public_half, read_key
@@ -21,6 +24,25 @@ def bundle(content: bytes = BINARY) -> bytes:
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr(zipfile.ZipInfo("app/main.mpy", (2026, 1, 1, 0, 0, 0)), content)
     return file.getvalue()
+
+
+def esp_image(version: str = "v1.0.0", *, chip_id: int = 9, content: bytes = b"code" * 64) -> bytes:
+    """An application for an ESP32-S3, or another chip, with checksum and digest."""
+    descriptor = struct.pack(
+        "<II8x32s32s16s16s32s32s80x",
+        0xABCD5432, 0, version.encode(), b"sensor", b"12:00:00", b"Nov 28 2026", b"v5.3", b"",
+    )  # fmt: skip
+    padded = content + bytes(-len(content) % 4)
+    segments = [(0x3C000020, descriptor + bytes(16)), (0x42000020, padded)]
+    image = struct.pack("<BBBBI", 0xE9, len(segments), 2, 0x2F, 0x40370000)
+    image += struct.pack("<BBBBHBHH4xB", 0xEE, 0, 0, 0, chip_id, 0, 0, 0xFFFF, 1)
+    checksum = 0xEF
+    for address, data in segments:
+        image += struct.pack("<II", address, len(data)) + data
+        for byte in data:
+            checksum ^= byte
+    image += bytes(15 - len(image) % 16) + bytes([checksum])
+    return image + hashlib.sha256(image).digest()
 
 
 class Signer:
@@ -53,6 +75,18 @@ class Signer:
         """A firmware release; a bundle unless the kind says otherwise."""
         fields = {"kind": "firmware-bundle", "name": "sensor", "version": "v1.0.0"}
         return self._body(binary, key, {**fields, **changes})
+
+    def reissue(self, release: dict[str, Any], release_counter: int) -> dict[str, Any]:
+        """The same version and bytes under a new counter; without the binary."""
+        manifest = msgspec.json.decode(b64decode(release["manifest"]), type=Manifest)
+        private = self.private_key("model" if manifest.kind == "model" else "firmware")
+        changes = {"release_counter": release_counter, "created": int(time.time()) - 1}
+        signed = sign_manifest(msgspec.structs.replace(manifest, **changes), private)
+        return {
+            "manifest": b64encode(signed.manifest).decode(),
+            "signature": b64encode(signed.signature).decode(),
+            "reissue": True,
+        }
 
     def _body(self, binary: bytes, key: str, fields: dict[str, Any]) -> dict[str, Any]:
         private = self.private_key(key)

@@ -23,6 +23,7 @@ ACTIONS = {
     "POST /devices/{device_id}/decommission": Action.DEVICE_DECOMMISSION,
     "POST /firmware/publish": Action.RELEASE_PUBLISH,
     "POST /models/publish": Action.RELEASE_PUBLISH,
+    "POST /releases/{release_id}/withdraw": Action.RELEASE_WITHDRAW,
     "POST /rollouts": Action.ROLLOUT_CREATE,
     "POST /rollouts/{rollout_id}/start": Action.ROLLOUT_START,
     "POST /rollouts/{rollout_id}/pause": Action.ROLLOUT_PAUSE,
@@ -58,6 +59,7 @@ def contents(ota: Ota) -> dict[str, object]:
             " AND relnamespace = 'public'::regnamespace"
         ).fetchall()
         query = "SELECT md5(string_agg(t::text, '' ORDER BY t::text)) FROM {} t"
+        names = [(name,) for (name,) in names if name != "uploads"]  # an object to be swept
         return {
             name: connection.execute(sql.SQL(query).format(sql.Identifier(name))).fetchone()
             for (name,) in names

@@ -2,13 +2,16 @@
 
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Final
 
 from zenthos_core.blobs.store import check_key
 from zenthos_core.errors import BlobNotFoundError
+
+COPY_BYTES: Final = 1024 * 1024
 
 
 class FolderStore:
@@ -28,6 +31,16 @@ class FolderStore:
         """Write beside the target, flush to disk, rename over it: readers see old or new, whole."""
         with self._replacing(bucket, key) as file:
             file.write(data)
+
+    def put_file(self, bucket: str, key: str, file: BinaryIO) -> None:
+        with self._replacing(bucket, key) as target:
+            shutil.copyfileobj(file, target, COPY_BYTES)
+
+    def delete(self, bucket: str, key: str) -> None:
+        path = self.path(bucket, key)
+        with suppress(FileNotFoundError, NotADirectoryError):
+            path.unlink()
+            _fsync_folder(path.parent)
 
     def get(self, bucket: str, key: str) -> bytes:
         with self.open(bucket, key) as file:

@@ -20,6 +20,9 @@ CONNECT_TIMEOUT_S: Final = 5
 READ_TIMEOUT_S: Final = 60
 ATTEMPTS: Final = 5
 CONNECTIONS: Final = 32
+PART_BYTES: Final = 8 * 1024 * 1024
+PARTS_AT_A_TIME: Final = 2
+"""Of an upload: as many are in memory."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,16 @@ def parse_place(url: str) -> Place:
     )
 
 
+class _KeptOpen:
+    """A file that boto3 reads from here to its end, and does not close or seek."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+
+    def read(self, size: int = -1) -> bytes:
+        return self._file.read(size)
+
+
 class S3Store:
     """The lake's buckets on S3; safe to use from several threads."""
 
@@ -81,6 +94,24 @@ class S3Store:
         at = self._at(bucket, key)
         with self._explained(at):
             self._client.put_object(**at, Body=data)
+
+    def put_file(self, bucket: str, key: str, file: BinaryIO) -> None:
+        """In parts, which become an object once all have come; what failed leaves none behind."""
+        from boto3.s3.transfer import TransferConfig
+
+        at = self._at(bucket, key)
+        parts = TransferConfig(
+            multipart_threshold=PART_BYTES,
+            multipart_chunksize=PART_BYTES,
+            max_concurrency=PARTS_AT_A_TIME,
+        )
+        with self._explained(at):
+            self._client.upload_fileobj(_KeptOpen(file), **at, Config=parts)
+
+    def delete(self, bucket: str, key: str) -> None:
+        at = self._at(bucket, key)
+        with self._explained(at):
+            self._client.delete_object(**at)
 
     def get(self, bucket: str, key: str) -> bytes:
         at = self._at(bucket, key)

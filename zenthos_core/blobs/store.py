@@ -16,6 +16,12 @@ class BlobStore(Protocol):
     def put(self, bucket: str, key: str, data: bytes) -> None:
         """Store an object whole, replacing one of that key: readers see old or new."""
 
+    def put_file(self, bucket: str, key: str, file: BinaryIO) -> None:
+        """As put, with what a file holds from where it stands, never all of it in memory."""
+
+    def delete(self, bucket: str, key: str) -> None:
+        """Remove an object; one that is not there is removed already."""
+
     def get(self, bucket: str, key: str) -> bytes:
         """Read an object whole; BlobNotFoundError where there is none."""
 

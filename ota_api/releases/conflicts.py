@@ -1,0 +1,113 @@
+"""Whether a signed release may stand beside those there are.
+
+1. A version is new for each of its device models. The same binary under the same version again is
+   the release there is, unless that was withdrawn; other bytes are a conflict.
+2. A reissue is a version that its device models have, with the same bytes, kind and name, under a
+   new counter. It is for the device models of one release, all or some.
+3. The release_counter exceeds that of every release of this kind for these models, by at most 1000.
+"""
+
+from typing import NamedTuple
+from uuid import UUID
+
+from ota_api.releases.publications import Publications, Taken
+from ota_api.releases.repository import ReleaseRepository
+from zenthos_core.errors import ConflictError, NotFoundError
+from zenthos_core.manifest import Manifest, verify_counter
+
+
+class Original(NamedTuple):
+    """What a reissue reissues."""
+
+    release_id: UUID
+    keys: dict[str, str]
+    """Objects by device model."""
+    sha1: str | None
+    md5: str | None
+
+
+class Place(NamedTuple):
+    """Where a publication belongs: it is there already, or goes behind what it reissues."""
+
+    exists: bool
+    original: Original | None = None
+
+
+async def find_place(
+    publications: Publications, releases: ReleaseRepository, manifest: Manifest, *, reissue: bool
+) -> Place:
+    """Rules 1 to 3.
+
+    Raises:
+        ConflictError, ManifestError: where one is broken.
+        NotFoundError: for a reissue of what there is not.
+    """
+    taken = await publications.taken(manifest)
+    place = _find_original(manifest, taken) if reissue else Place(_is_same(manifest, taken))
+    if not place.exists:
+        newest = await releases.newest_counter(manifest.device_models, manifest.kind)
+        _check_counter(manifest, newest)
+    return place
+
+
+def _is_same(manifest: Manifest, taken: list[Taken]) -> bool:
+    """Rule 1."""
+    first = [t for t in taken if not t.reissue]
+    if not first:
+        return False
+    models = ", ".join(t.device_model for t in first)
+    same = all(_equals(manifest, t) for t in first)
+    if not same or len(first) != len(manifest.device_models):
+        difference = "for fewer device models" if same else "with other bytes, kind or name"
+        raise ConflictError(
+            f"{manifest.version} is published for {models} already, {difference}: "
+            "a release never changes, publish under a new version"
+        )
+    if all(t.withdrawn_at for t in taken):
+        raise ConflictError(
+            f"{manifest.version} was withdrawn ({first[0].withdrawal_reason}): publish a new"
+            " version, or reissue this one if it is to be offered after all"
+        )
+    return True
+
+
+def _find_original(manifest: Manifest, taken: list[Taken]) -> Place:
+    """Rule 2."""
+    first = {t.device_model: t for t in taken if not t.reissue}
+    missing = [model for model in manifest.device_models if model not in first]
+    if missing:
+        raise NotFoundError(
+            f"{manifest.version} was never published for {', '.join(missing)}: there is nothing"
+            " to reissue, publish it with its binary"
+        )
+    if not all(_equals(manifest, t) for t in first.values()):
+        raise ConflictError(
+            f"{manifest.version} was published with other bytes, kind or name: a reissue changes"
+            " nothing but the counter and the dates"
+        )
+    if len({t.release_id for t in first.values()}) != 1:
+        raise ConflictError("these device models have releases of their own: reissue each alone")
+    again = [t for t in taken if t.release_counter == manifest.release_counter and t.reissue]
+    if {t.device_model for t in again} == set(manifest.device_models):
+        return Place(True)
+    one = next(iter(first.values()))
+    keys = {model: t.object_key for model, t in first.items()}
+    return Place(False, Original(one.release_id, keys, one.sha1, one.md5))
+
+
+def _equals(manifest: Manifest, taken: Taken) -> bool:
+    return (taken.sha256, taken.kind, taken.name) == (
+        manifest.sha256,
+        manifest.kind,
+        manifest.name,
+    )
+
+
+def _check_counter(manifest: Manifest, newest: int) -> None:
+    """Rule 3."""
+    if manifest.release_counter <= newest:
+        raise ConflictError(
+            f"release_counter {manifest.release_counter} is taken: sign the manifest again with "
+            f"{newest + 1}"
+        )
+    verify_counter(manifest, newest)
