@@ -5,7 +5,9 @@ also verifies a device's token, asks the database whether it holds, and looks th
 """
 
 import json
+import os
 import random
+import signal
 import statistics
 import sys
 import tempfile
@@ -16,8 +18,9 @@ from typing import Any, Final
 
 from bench.ota_load import Order, Outcome
 from bench.ota_server import OtaServer, running_ota
-from bench.process import BenchError, Helper, helpers, peak_rss_mib
+from bench.process import BenchError, Helper, cpu_s, helpers, peak_rss_mib
 from bench.servers import Server, free_port
+from zenthos_cli.stack.probes import port_open
 
 CLIENTS: Final = 100
 REPEAT: Final = 10
@@ -38,8 +41,11 @@ def run(folder: Path) -> dict[str, float]:
         BenchError: a download failed or broke off.
     """
     with running_ota(folder, SLOW_CLIENTS) as ota, helpers("bench.ota_load", ()) as h:
-        figures = _measure_speed(folder, ota, h[0])
-        held = _hold_slow_clients(ota, h[0])
+        try:
+            figures = _measure_speed(folder, ota, h[0])
+            held = _hold_slow_clients(ota, h[0])
+        except BenchError as error:
+            raise BenchError(f"{error}; the server's log ends: {ota.server.log_tail()}") from None
         return {
             **figures,
             "slow_clients_held": held,
@@ -59,13 +65,16 @@ def _measure_speed(folder: Path, ota: OtaServer, load: Helper) -> dict[str, floa
     try:
         theirs = [_request("/files/blob", "")]
         speeds: dict[str, list[float]] = {"ours": [], "theirs": []}
+        costs: dict[str, list[float]] = {"ours": [], "theirs": []}
+        pids = {"ours": ota.server.pid, "theirs": peer.pid}
         for round_number in range(ROUNDS + 1):
             for name, at, requests in (("ours", ota.port, ours), ("theirs", port, theirs)):
                 order = Order(at, requests, CLIENTS, REPEAT, BODY_BYTES)
+                before = cpu_s(pids[name])
                 outcome = _carry_out(load, order)
                 if round_number:  # the first warms both up
                     speeds[name].append(outcome.bodies * BODY_BYTES / _MIB / outcome.seconds)
-            print(f"round {round_number}: {speeds}", file=sys.stderr)
+                    costs[name].append((cpu_s(pids[name]) - before) * 1000 / outcome.bodies)
     finally:
         peer.stop()
     medians = {name: statistics.median(values) for name, values in speeds.items()}
@@ -73,6 +82,8 @@ def _measure_speed(folder: Path, ota: OtaServer, load: Helper) -> dict[str, floa
         "download_mib_s": round(medians["ours"], 1),
         "fileresponse_mib_s": round(medians["theirs"], 1),
         "vs_fileresponse": round(medians["ours"] / medians["theirs"], 2),
+        "cpu_ms_per_mb": round(statistics.median(costs["ours"]), 2),
+        "fileresponse_cpu_ms_per_mb": round(statistics.median(costs["theirs"]), 2),
     }
 
 
@@ -105,11 +116,6 @@ def _request(path: str, token: str) -> str:
 
 
 def _peer(port: int, folder: Path) -> Server:
-    import os
-    import signal
-
-    from zenthos_cli.stack.probes import port_open
-
     return Server(
         "peer",
         [sys.executable, "-m", "bench.ota_peer", str(port), str(folder / "files")],

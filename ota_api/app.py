@@ -47,11 +47,11 @@ from ota_api.telemetry import RequestRecorder
 from zenthos_core import __version__
 from zenthos_core.settings import Settings
 
-# Tried one after another: check-ins, which are nearly all requests, come first.
 _ROUTERS: Final = (
     *(releases, publishing, release_records, health, keys, sessions, farms, devices, ddi),
     *(rollouts, hooks, alerts, analytics, history, lineage, export, audit),
 )
+"""Tried one after another: check-ins, which are nearly all requests, come first."""
 _BODY_LIMITS: Final = {
     **dict.fromkeys(PUBLISH_PATHS, MAX_PUBLISH_BYTES),
     BULK_PATH: MAX_BULK_BYTES,

@@ -15,10 +15,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
-from opentelemetry import metrics
-
 from ota_api.delivery.blocks import BLOCK_BYTES
 from ota_api.delivery.buckets import Bucket, Buckets
+from ota_api.delivery.tally import TALLY
 from zenthos_core.errors import BusyError, ThrottledError
 from zenthos_core.settings import Settings
 
@@ -26,10 +25,6 @@ RETRY_AFTER_S: Final = 5
 PIECES_PER_S: Final = 2
 """Of what is held back: neither in jerks nor in crumbs."""
 MIN_PIECE_BYTES: Final = 4096
-
-_active: Final = metrics.get_meter(__name__).create_up_down_counter(
-    "zenthos.ota.downloads_active", description="Downloads from the folder store under way."
-)
 
 
 @dataclass(frozen=True)
@@ -86,11 +81,11 @@ class Admission:
                 )
             self._running_of[device] += 1
         self._running += 1
-        _active.add(1)
+        TALLY.active += 1
         try:
             yield
         finally:
-            _active.add(-1)
+            TALLY.active -= 1
             self._running -= 1
             if device is not None and limits.device_downloads:
                 self._running_of[device] -= 1

@@ -10,31 +10,15 @@ from collections.abc import Mapping
 from typing import Final
 
 from fastapi import Response
-from opentelemetry import metrics
 from starlette.types import Message, Receive, Scope, Send
 
 from ota_api.delivery.admission import Admission
 from ota_api.delivery.blocks import BLOCK_BYTES, BlockCache, StoredFile
+from ota_api.delivery.tally import ABORTED, CUT, FAILED, FINISHED, TALLY
 from ota_api.ranges import Part
 
 CONNECTION: Final = "zenthos:connection"
 """The ASGI extension that holds the connection's transport."""
-
-FINISHED: Final = "finished"
-ABORTED: Final = "aborted"
-"""The client went before the end."""
-CUT: Final = "cut"
-"""The client was too slow."""
-FAILED: Final = "failed"
-"""The store, or a stop of the server, ended it."""
-
-_meter = metrics.get_meter(__name__)
-_ended = _meter.create_counter(
-    "zenthos.ota.downloads_ended", description="Downloads from the folder store, by outcome."
-)
-_bytes = _meter.create_counter(
-    "zenthos.ota.download_bytes", unit="By", description="Bytes of binaries sent."
-)
 
 
 class BlobResponse(Response):
@@ -100,8 +84,8 @@ class BlobResponse(Response):
             outcome = CUT
             await _cut(connection, receive)
         finally:
-            _ended.add(1, {"outcome": outcome})
-            _bytes.add(position - self._part.first)
+            TALLY.ended[outcome] += 1
+            TALLY.sent_bytes += position - self._part.first
 
     async def _next_piece(self, position: int) -> bytes | memoryview:
         block = await self._blocks.get(self._file, position // BLOCK_BYTES)

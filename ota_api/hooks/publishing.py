@@ -52,13 +52,9 @@ async def publish_bundle(
         submission = Submission(signed, binary, chosen)
         staged = await stage(resources, submission, FIRMWARE_KINDS + MODEL_KINDS)
     actor = f"github:{repository}"
-    created = await publish(
-        resources,
-        connection,
-        staged,
-        Identity(actor, Role.OPERATOR, frozenset({PUBLISH}), int(resources.clock())),
-        AuditTrail(AuditRepository(connection), Actor(actor, SYSTEM_ROLE)),
-    )
+    publisher = Identity(actor, Role.OPERATOR, frozenset({PUBLISH}), int(resources.clock()))
+    trail = AuditTrail(AuditRepository(connection), Actor(actor, SYSTEM_ROLE))
+    created = await publish(resources, connection, staged, publisher, trail)
     name = f"{staged.manifest.name} {staged.manifest.version}"
     return name if created else f"{name} (was there already)"
 
@@ -73,7 +69,6 @@ def _read(fetched: FetchedBundle) -> SignedManifest:
     except binascii.Error:
         signature = b""
     if len(signature) != SIGNATURE_BYTES:
-        raise AssetError(
-            f"{fetched.bundle.signature.name} is not the base64 of an Ed25519 signature"
-        )
+        name = fetched.bundle.signature.name
+        raise AssetError(f"{name} is not the base64 of an Ed25519 signature")
     return SignedManifest(document, signature)

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from ota_api.delivery.admission import MIN_PIECE_BYTES, Admission, Limits
 from ota_api.delivery.blocks import BLOCK_BYTES, BlockCache, StoredFile
 from ota_api.delivery.buckets import MAX_BUCKETS, Bucket, Buckets
+from ota_api.delivery.tally import ABORTED, CUT, FINISHED, TALLY
 from tests.ota_api.conftest import DEVICE_ID, Ota, running_ota
 from zenthos_core.blobs.folder import FolderStore
 from zenthos_core.errors import ArchiveError, BlobNotFoundError, BusyError, ThrottledError
@@ -178,12 +179,14 @@ def client_that_does_not_read(ota: Ota) -> Iterator[socket.socket]:
 
 def test_a_second_download_of_a_device_waits_for_the_first_to_go(ota_settings: Settings) -> None:
     with serving_large(ota_settings, ota_device_downloads=1) as ota:
+        before = TALLY.ended.copy()
         with client_that_does_not_read(ota):
             refused = ota.send("GET", PATH, Role.DEVICE)
             assert (refused.status_code, refused.headers["retry-after"]) == (429, "5")
             assert refused.headers["content-type"] == "application/problem+json"
             assert ota.send("GET", PATH, Role.ADMIN).content == LARGE
         wait_until(lambda: ota.send("HEAD", PATH, Role.DEVICE).status_code == 200)
+        assert TALLY.ended - before == {FINISHED: 1, ABORTED: 1}
 
 
 def test_too_many_at_once_are_asked_to_come_again(ota_settings: Settings) -> None:
@@ -201,8 +204,10 @@ def test_a_client_that_stalls_is_cut(ota_settings: Settings) -> None:
         "ota_slow_after_s": 0.2,
         "ota_device_downloads": 1,
     }
+    before = TALLY.ended[CUT]
     with serving_large(ota_settings, **changes) as ota, client_that_does_not_read(ota) as client:
         wait_until(lambda: ota.send("HEAD", PATH, Role.DEVICE).status_code == 200)
+        assert (TALLY.ended[CUT], TALLY.active) == (before + 1, 0)
         received = 0
         while piece := client.recv(1024 * 1024):
             received += len(piece)

@@ -155,10 +155,10 @@ def test_a_refused_caller_changes_nothing(ota: Ota, caller: str) -> None:
     for operation in operations(ota):
         device_id = requests.new_device()
         body, headers = requests.body(operation), requests.headers(caller, device_id)
+        path = requests.path(operation, device_id)  # may make what it names, which is recorded
         before = ota.rows("SELECT count(*) FROM audit_log")
         refused = caller not in WHO[MATRIX[f"{operation.method} {operation.path}"]]
         if operation.method in MUTATING and refused:
-            ota.http.request(
-                operation.method, requests.path(operation, device_id), headers=headers, **body
-            )
+            own = headers | body.pop("headers", {})
+            ota.http.request(operation.method, path, headers=own, **body)
             assert ota.rows("SELECT count(*) FROM audit_log") == before
