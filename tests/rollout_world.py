@@ -70,10 +70,6 @@ class World:
         assert answer.is_success, f"{method} {path}: {answer.status_code} {answer.text}"
         return answer.json() if answer.content else None
 
-    def takes_reissues(self) -> bool:
-        """Whether a publication may be a reissue."""
-        return '"reissue":' in self.ota.send("GET", "/openapi.json").text
-
     def populate(self, count: int, folder: Path, version: str, binary: bytes) -> None:
         """Devices of one farm that left the factory with a version, and say so."""
         lines = [f"dev-{number:02},{DEVICE_MODEL},soil,North,60" for number in range(count)]

@@ -116,20 +116,10 @@ def publish(ota: Ota, binary: bytes, version: str = "v1.2.0", **changes: Any) ->
     body = {**release, "rollout_percentage": 0, **changes}
     answer = ota.publish(body, path="/firmware/publish")
     assert answer.status_code == 201, answer.text
-    _know_weak_hashes(ota, answer.json()["id"], binary)
     rollout = {"release_id": answer.json()["id"], "phases": [100]}
     begun = ota.send("POST", "/rollouts", json=rollout)
     assert begun.status_code == 201, begun.text
     return dict(answer.json())
-
-
-def _know_weak_hashes(ota: Ota, release_id: str, binary: bytes) -> None:
-    """Of a release that was published without them."""
-    sha1, md5 = hashlib.sha1(binary), hashlib.md5(binary)  # noqa: S324 - the protocol's
-    ota.rows(
-        f"UPDATE releases SET sha1 = '{sha1.hexdigest()}', md5 = '{md5.hexdigest()}'"
-        f" WHERE id = '{release_id}' AND sha1 IS NULL RETURNING id"
-    )
 
 
 def wait_for(condition: Callable[[], bool], program: Logging, timeout_s: float = 60) -> None:
