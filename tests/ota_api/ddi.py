@@ -1,6 +1,5 @@
 """Devices that speak DDI, and what is offered to them."""
 
-import hashlib
 import time
 from collections.abc import Callable
 from itertools import groupby
