@@ -127,3 +127,9 @@ class Device(BaseModel):
     missing_readings: int = Field(description="Numbers of its own count that have not come.")
     created_at: datetime
     decommissioned_at: datetime | None
+    checked_in_at: datetime | None = Field(
+        None, description="When it last asked for an update; some seconds late."
+    )
+    pending_update: str | None = Field(
+        None, description="Version that it has been offered and has not done with."
+    )

@@ -152,6 +152,21 @@ def test_success_takes_three_good_readings_of_the_version(fleet: Fleet) -> None:
     assert steps == ["pending", "rebooting", "rebooting", "success"]
 
 
+def test_a_device_shows_what_it_is_being_updated_to(fleet: Fleet) -> None:
+    rollout, device = fleet.roll_out(), fleet.devices[0]
+
+    def pending() -> list[Any]:
+        paths = (f"/devices/{device}/status", "/devices?limit=1")
+        one, page = (fleet.ota.send("GET", path).json() for path in paths)
+        return [one["pending_update"], page["items"][0]["pending_update"]]
+
+    assert pending() == [None, None]
+    fleet.prove(device)
+    assert pending() == [VERSION, VERSION]
+    fleet.evaluate(rollout)
+    assert pending() == [None, None]
+
+
 def test_a_model_is_proven_by_its_own_version(fleet: Fleet) -> None:
     model = fleet.ota.signer.model()
     assert fleet.ota.publish(model).status_code == 201
