@@ -41,6 +41,8 @@ _BODY_LIMITS: Final = {
     BULK_PATH: MAX_BULK_BYTES,
     HOOK_PATH: MAX_HOOK_BYTES,
 }
+_RAW_PATHS: Final = (BULK_PATH, HOOK_PATH)
+"""A table, and what is parsed only once its HMAC is known to be good."""
 
 
 def create_app(settings: Settings, clock: Callable[[], float] = time.time) -> FastAPI:
@@ -59,7 +61,11 @@ def create_app(settings: Settings, clock: Callable[[], float] = time.time) -> Fa
         lifespan=lifespan,
         telemetry={"operation_spans": False, "logs": False},
     )
-    app.add_middleware(BodyLimit, limit_of=lambda path: _BODY_LIMITS.get(path, MAX_BODY_BYTES))
+    app.add_middleware(
+        BodyLimit,
+        limit_of=lambda path: _BODY_LIMITS.get(path, MAX_BODY_BYTES),
+        raw_paths=_RAW_PATHS,
+    )
     app.add_middleware(RequestCheck, hosts=settings.allowed_hosts)
     _add_cors(app, settings.cors_origins)
     https = settings.ota_url.startswith("https:")
