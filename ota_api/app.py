@@ -57,6 +57,8 @@ _BODY_LIMITS: Final = {
     BULK_PATH: MAX_BULK_BYTES,
     HOOK_PATH: MAX_HOOK_BYTES,
 }
+_RAW_PATHS: Final = (BULK_PATH, HOOK_PATH)
+"""A table, and what is parsed only once its HMAC is known to be good."""
 
 
 @asynccontextmanager
@@ -94,7 +96,7 @@ def create_app(settings: Settings, clock: Callable[[], float] = time.time) -> Fa
         lifespan=lifespan,
         telemetry={"operation_spans": False, "logs": False},
     )
-    app.add_middleware(BodyLimit, limit_of=_body_limit)
+    app.add_middleware(BodyLimit, limit_of=_body_limit, raw_paths=_RAW_PATHS)
     app.add_middleware(RequestCheck, hosts=settings.allowed_hosts)
     _add_cors(app, settings.cors_origins)
     https = settings.ota_url.startswith("https:")

@@ -3,12 +3,13 @@
 1. A body has at most the route's limit of bytes: 413, by the length announced or by what comes.
 2. It comes within MIN_TIME_S and the time that its limit takes at MIN_BYTES_PER_S, and never pauses
    for PAUSE_S: 408, so that nobody holds a request for nothing.
-3. JSON keeps the rules of strict_json: 400. All but uploads and tables is taken for JSON.
+3. JSON keeps the rules of strict_json: 400. All is taken for JSON but uploads and tables by their
+   content type, and what comes to `raw_paths`: those routes look at the bytes themselves.
 """
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from http import HTTPStatus
 from typing import Final
 
@@ -46,10 +47,12 @@ class BodyLimit:
         self,
         app: ASGIApp,
         limit_of: Callable[[str, str], int],
+        raw_paths: Collection[str] = (),
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._app = app
         self._limit_of = limit_of
+        self._raw_paths = frozenset(raw_paths)
         self._monotonic = monotonic
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -62,7 +65,8 @@ class BodyLimit:
         if announced.isdecimal() and int(announced[:20]) > limit:
             await _too_large(limit)(scope, receive, send)
             return
-        is_json = not headers.get("content-type", "").lower().startswith(NOT_JSON)
+        is_raw = scope["path"] in self._raw_paths
+        is_json = not is_raw and not headers.get("content-type", "").lower().startswith(NOT_JSON)
         body = _Body(receive, limit, self._monotonic, is_json=is_json)
         await self._app(scope, body.receive, send)
 

@@ -63,6 +63,7 @@ class Requests:
         self._numbers = iter(range(1, 1_000_000))
         self._device = ""
         self._alerts: dict[tuple[str, str], str] = {}
+        self._releases: dict[tuple[str, str], str] = {}
         self._rollouts: dict[tuple[str, str], tuple[str, str]] = {}
         ota.register(OTHER_DEVICE)
         ota.publish(ota.signer.model())
@@ -98,6 +99,13 @@ class Requests:
             self.new_deployment(rollout, "success")
             self._rollouts[key] = (str(rollout), newer)
         return self._rollouts[key]
+
+    def release(self, operation: Operation) -> str:
+        """A release that the operation is for."""
+        key = (operation.path, self._device)
+        if key not in self._releases:
+            self._releases[key] = self._new_release()
+        return self._releases[key]
 
     def new_deployment(self, rollout: object, state: str) -> int:
         """Of the device that was made last."""
@@ -174,14 +182,14 @@ class Requests:
             farm_id=self._farm() if "{farm_id}" in path else "",
             alert_id=self.alert(operation) if "{alert_id}" in path else "",
             message_id=self._new_prediction() if "{message_id}" in path else "",
-            release_id=self._new_release() if "{release_id}" in path else "",
+            release_id=self.release(operation) if "{release_id}" in path else "",
             rollout_id=self.rollout(operation)[0] if "{rollout_id}" in operation.path else "",
             **self._ddi_parameters(operation, device_id),
         )
 
     def _ddi_parameters(self, operation: Operation, device_id: str) -> dict[str, object]:
         """Of hawkBit's device API: an action in the state that the route is for."""
-        if "{controller_id}" not in operation.path:
+        if "/controller/v1/" not in operation.path:
             return {}
         states = {"cancelAction": "aborted", "installedBase": "success"}
         state = next((states[word] for word in states if word in operation.path), "pending")
@@ -204,6 +212,8 @@ class Requests:
         number = next(self._numbers)
         if "{alert_id}" in operation.path:
             self.alert(operation)
+        if "{release_id}" in operation.path:
+            self.release(operation)
         device = {"device_id": f"new-{number}", "device_model": DEVICE_MODEL, "device_type": "soil"}
         binary = f"binary {number}".encode()
         bodies: dict[str, Any] = {

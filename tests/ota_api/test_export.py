@@ -304,8 +304,9 @@ def test_operational_tables(yard: Ota) -> None:
     assert events.column("duration_minutes").to_pylist() == [30]
 
 
-def test_a_database_that_is_away_is_an_answer(ota: Ota) -> None:
-    answer = fetch(ota, "/export/analytics/etl_runs")
+def test_a_database_that_is_away_is_an_answer(tmp_path: Path, ops_url: str) -> None:
+    with running_ota(make_ota_settings(tmp_path, ops_url)) as ota:
+        answer = fetch(ota, "/export/analytics/etl_runs")
     assert answer.status_code == 503
     assert "database cannot be reached" in answer.json()["detail"]
 

@@ -113,7 +113,7 @@ def test_openapi_and_docs(ota: Ota) -> None:
     assert ota.http.get("/docs").status_code == 200
     api = ota.http.get("/openapi.json").json()
     body = api["paths"]["/models/publish"]["post"]["requestBody"]["content"]["application/json"]
-    assert set(body["schema"]["required"]) == {"manifest", "signature", "binary_data"}
+    assert set(body["schema"]["required"]) == {"manifest", "signature"}
 
 
 @pytest.mark.parametrize("missing", ["token_private_key_file", "token_public_key_file"])

@@ -127,7 +127,7 @@ def test_a_body_that_does_not_come(monkeypatch: pytest.MonkeyPatch, gap_s: float
         while True:
             await receive()  # type: ignore[operator]
 
-    limited = BodyLimit(read, lambda _: 1000, monotonic=lambda: now)
+    limited = BodyLimit(read, lambda _path, _type: 1000, monotonic=lambda: now)
     scope = {"type": "http", "path": "/farms", "headers": []}
     with pytest.raises(HTTPException) as error:
         asyncio.run(limited(scope, receive, None))  # type: ignore[arg-type]
