@@ -6,6 +6,7 @@ import itertools
 import tarfile
 from collections.abc import Generator, Iterator, Sequence
 from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -22,7 +23,7 @@ from ota_api.export.encoding import encode
 from ota_api.export.objects import read_tar
 from ota_api.export.schemas import ExportFormat
 from ota_api.export.service import MOST_AT_ONCE, ExportSlots
-from tests.ota_api.conftest import DEVICE_ID, Ota, on_s3, running_ota
+from tests.ota_api.conftest import DEVICE_ID, Ota, make_ota_settings, on_s3, running_ota
 from tests.servers import MotoServer
 from zenthos_core import lake
 from zenthos_core.blobs import store_of
