@@ -1,5 +1,6 @@
 """`python -m ota_api`: serves until SIGTERM or SIGINT, then finishes what is under way."""
 
+import gc
 import logging
 import sys
 
@@ -29,6 +30,8 @@ def main() -> int:
 def _serve(settings: Settings) -> int:
     raise_file_limit()
     server = uvicorn.Server(server_config(create_app(settings), settings))
+    gc.collect()
+    gc.freeze()  # what is loaded by now stays: collections that look at all of it take 0.1 s
     try:
         server.run()
     except KeyboardInterrupt:

@@ -9,6 +9,7 @@ from typing import Final
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 from starlette.middleware.cors import CORSMiddleware
+from starlette.types import Scope
 
 from ota_api.alerts.routes import router as alerts
 from ota_api.analytics.routes import router as analytics
@@ -29,9 +30,11 @@ from ota_api.hooks.schemas import MAX_HOOK_BYTES
 from ota_api.hooks.worker import working
 from ota_api.keys.routes import router as keys
 from ota_api.keys.versions import keep_key_versions
+from ota_api.limits.rates import BINARY_PATHS
 from ota_api.lineage.routes import router as lineage
 from ota_api.openapi import document_problems
 from ota_api.problems import install_problem_handlers
+from ota_api.releases.direct import DirectAnswers
 from ota_api.releases.publish_routes import PUBLISH_PATHS
 from ota_api.releases.publish_routes import router as publishing
 from ota_api.releases.reading import MULTIPART
@@ -45,6 +48,7 @@ from ota_api.rollouts.routes import router as rollouts
 from ota_api.sessions.routes import router as sessions
 from ota_api.telemetry import RequestRecorder
 from zenthos_core import __version__
+from zenthos_core.observability import records_spans
 from zenthos_core.settings import Settings
 
 _ROUTERS: Final = (
@@ -79,6 +83,12 @@ def _body_limit(path: str, content_type: str) -> int:
     return _BODY_LIMITS.get(path, MAX_BODY_BYTES)
 
 
+def _is_plain_work(scope: Scope) -> bool:
+    """A device's request while nobody reads spans: even one that is not recorded takes its time."""
+    path: str = scope["path"]
+    return path.startswith(BINARY_PATHS) and not records_spans()
+
+
 def create_app(settings: Settings, clock: Callable[[], float] = time.time) -> FastAPI:
     """The server; `clock` gives UTC epoch seconds."""
 
@@ -94,9 +104,15 @@ def create_app(settings: Settings, clock: Callable[[], float] = time.time) -> Fa
         summary="Users, device registry, signed releases, rollouts, exports.",
         version=__version__,
         lifespan=lifespan,
-        telemetry={"operation_spans": False, "logs": False},
+        telemetry={
+            "operation_spans": False,
+            "logs": False,
+            "metrics": False,
+            "exclude": _is_plain_work,
+        },
     )
     app.add_middleware(BodyLimit, limit_of=_body_limit, raw_paths=_RAW_PATHS)
+    app.add_middleware(DirectAnswers)
     app.add_middleware(RequestCheck, hosts=settings.allowed_hosts)
     _add_cors(app, settings.cors_origins)
     https = settings.ota_url.startswith("https:")

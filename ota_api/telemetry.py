@@ -8,8 +8,15 @@ from opentelemetry import metrics
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 _logger = logging.getLogger("ota_api.access")
-_requests: Final = metrics.get_meter(__name__).create_counter(
+_meter: Final = metrics.get_meter(__name__)
+_requests: Final = _meter.create_counter(
     "zenthos.ota.requests_total", description="Requests answered, by status code."
+)
+_duration: Final = _meter.create_histogram(
+    "zenthos.ota.request_duration",
+    unit="s",
+    description="From a request's head to the end of its answer.",
+    explicit_bucket_boundaries_advisory=[0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1, 5, 30, 300],
 )
 _QUIET: Final = ("/health", "/metrics")
 """Probes ask every few seconds: counted, logged only at DEBUG."""
@@ -42,6 +49,7 @@ class RequestRecorder:
 
 def _record(scope: Scope, status: int, seconds: float) -> None:
     _requests.add(1, {"status": status})
+    _duration.record(seconds)
     path = scope["path"]
     level = logging.DEBUG if path.startswith(_QUIET) else logging.INFO
     fields = {

@@ -73,3 +73,8 @@ def setup_telemetry(service: str, *, trace_ratio: float = 1.0) -> None:
         readers.append(PeriodicExportingMetricReader(OTLPMetricExporter()))
     trace.set_tracer_provider(tracers)
     metrics.set_meter_provider(MeterProvider(resource=resource, metric_readers=readers))
+
+
+def records_spans() -> bool:
+    """Whether anybody reads the spans of this process."""
+    return getattr(trace.get_tracer_provider(), "sampler", None) is not ALWAYS_OFF

@@ -1,75 +1,100 @@
-"""Routes of releases read their plainest requests themselves: the framework's way of solving
-dependencies takes longer than all the rest of a check-in.
+"""The plainest requests for releases are answered before the framework looks for a route, which
+takes longer than all the rest of a check-in.
 
 1. Plain is: GET, a path whose parts are well-formed, a token, no query but one nonce or
    `download=true`.
-2. Such a request is verified, counted, permitted and answered by the same functions.
+2. Such a request is verified, counted, permitted and answered by the same functions as on the
+   documented route, and its errors become problems by the same handlers.
 3. Everything else goes the ordinary way, which also says what is wrong: there are no refusals of
    its own here that the documented route would not give.
 """
 
 import re
-from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
-from fastapi import Request, Response
-from fastapi.routing import APIRoute
+from fastapi import FastAPI, Request, Response
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ota_api.auth import check_known, verified_or_counted
-from ota_api.releases.answers import Asked, answer
+from ota_api.releases.answers import LATEST, Asked, answer
 from ota_api.releases.repository import FIRMWARE_KINDS, MODEL_KINDS, Slot
 from ota_api.resources import get_resources
 from zenthos_core.manifest import FIRMWARE_VERSION, MODEL_VERSION, RELEASE_NAME
 from zenthos_core.topics import DEVICE_MODEL
 
 _QUERY: Final = re.compile(rb"(?:nonce=([A-Za-z0-9_-]{16,64})|(download=true))?")
-_SCHEME: Final = "Bearer "
-
-Handler = Callable[[Request], Coroutine[Any, Any, Response]]
-
-
-class DirectRoute(APIRoute):
-    """By the rules above."""
-
-    def get_route_handler(self) -> Handler:
-        """FastAPI's hook."""
-        ordinary = super().get_route_handler()
-
-        async def handle(request: Request) -> Response:
-            asked = _read(request)
-            authorization = request.headers.get("authorization", "")
-            if asked is None or not authorization.startswith(_SCHEME):
-                return await ordinary(request)
-            resources = get_resources(request)
-            token = authorization[len(_SCHEME) :]
-            identity = await verified_or_counted(request, resources, token)
-            return await answer(request, resources, await check_known(identity), asked)
-
-        return handle
+_SCHEME: Final = b"Bearer "
+_FIRMWARE_PARTS: Final = 4
+_MODEL_PARTS: Final = 5
 
 
-def _read(request: Request) -> Asked | None:
+class DirectAnswers:
+    """ASGI middleware, by the rules above; inside whatever looks at every request."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        asked = _read(scope)
+        token = _token(scope) if asked is not None else None
+        if asked is None or token is None:
+            await self._app(scope, receive, send)
+            return
+        request = Request(scope, receive)
+        try:
+            response = await _answer(request, token, asked)
+        except Exception as error:  # noqa: BLE001 - goes on where there is no handler
+            response = await _explain(request, error)
+        await response(scope, receive, send)
+
+
+async def _answer(request: Request, token: str, asked: Asked) -> Response:
+    """Rule 2."""
+    resources = get_resources(request)
+    identity = await verified_or_counted(request, resources, token)
+    return await answer(request, resources, await check_known(identity), asked)
+
+
+async def _explain(request: Request, error: Exception) -> Response:
+    """By the application's handler; without one the error goes on."""
+    app: FastAPI = request.app
+    handlers: dict[Any, Any] = app.exception_handlers
+    handler = next((handlers[kind] for kind in type(error).__mro__[:-2] if kind in handlers), None)
+    if handler is None:
+        raise error
+    response: Response = await handler(request, error)
+    return response
+
+
+def _read(scope: Scope) -> Asked | None:
     """Rule 1."""
-    query = _QUERY.fullmatch(request.scope["query_string"])
-    slot = _slot(request.path_params)
-    if query is None or slot is None or request.method != "GET":
+    if scope["type"] != "http" or scope["method"] != "GET":
+        return None
+    parts = scope["path"].split("/")
+    slot = _slot(parts)
+    query = _QUERY.fullmatch(scope["query_string"]) if slot is not None else None
+    if query is None or slot is None:
         return None
     nonce, download = query.groups()
-    return Asked(
-        slot,
-        request.path_params["version"],
-        download is not None,
-        nonce.decode() if nonce else None,
-    )
+    return Asked(slot, parts[-1], download is not None, nonce.decode() if nonce else None)
 
 
-def _slot(parts: dict[str, str]) -> Slot | None:
-    device_model, name, version = parts["device_model"], parts.get("name"), parts["version"]
-    pattern = FIRMWARE_VERSION if name is None else MODEL_VERSION
-    if not DEVICE_MODEL.fullmatch(device_model):
+def _slot(parts: list[str]) -> Slot | None:
+    if len(parts) == _FIRMWARE_PARTS and parts[1] == "firmware":
+        name, pattern = None, FIRMWARE_VERSION
+    elif len(parts) == _MODEL_PARTS and parts[1] == "models" and RELEASE_NAME.fullmatch(parts[3]):
+        name, pattern = parts[3], MODEL_VERSION
+    else:
         return None
-    if version != "latest" and not pattern.fullmatch(version):
+    if not DEVICE_MODEL.fullmatch(parts[2]):
         return None
-    if name is None:
-        return Slot(device_model, FIRMWARE_KINDS)
-    return Slot(device_model, MODEL_KINDS, name) if RELEASE_NAME.fullmatch(name) else None
+    if parts[-1] != LATEST and not pattern.fullmatch(parts[-1]):
+        return None
+    return Slot(parts[2], FIRMWARE_KINDS if name is None else MODEL_KINDS, name)
+
+
+def _token(scope: Scope) -> str | None:
+    given = [value for name, value in scope["headers"] if name == b"authorization"]
+    if len(given) != 1 or not given[0].startswith(_SCHEME):
+        return None
+    return str(given[0][len(_SCHEME) :].decode("latin-1"))

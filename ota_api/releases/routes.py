@@ -8,7 +8,6 @@ from fastapi import APIRouter, Path, Query, Request, Response
 from ota_api.auth import KnownToken, User
 from ota_api.fields import DeviceModelPath
 from ota_api.releases.answers import LATEST, Asked, answer
-from ota_api.releases.direct import DirectRoute
 from ota_api.releases.repository import (
     FIRMWARE_KINDS,
     MODEL_KINDS,
@@ -49,7 +48,6 @@ def _get_and_head(path: str) -> Callable[[Callable[..., Any]], Callable[..., Any
         options: dict[str, Any] = {
             "response_model": ReleaseMetadata,
             "responses": _BINARY,
-            "route_class_override": DirectRoute,
         }
         router.add_api_route(path, endpoint, methods=["GET"], **options)
         router.add_api_route(path, endpoint, methods=["HEAD"], include_in_schema=False, **options)
