@@ -30,10 +30,8 @@ from zenthos_core import lake
 from zenthos_core.errors import NotEntitledError, NotFoundError
 from zenthos_core.tokens import Identity, Role
 
-_HEADERS: Final = {"Cache-Control": "private, no-cache", "Vary": "Accept, Authorization"}
-
-
 LATEST: Final = "latest"
+_HEADERS: Final = {"Cache-Control": "private, no-cache", "Vary": "Accept, Authorization"}
 _downloads = metrics.get_meter(__name__).create_counter(
     "zenthos.ota.firmware_downloads", description="Downloads begun, of firmware and models."
 )

@@ -35,8 +35,6 @@ NonceQuery = Annotated[
         description="Of a device that asks for the latest: the answer is signed over it.",
     ),
 ]
-
-
 _BINARY: Final[dict[int | str, dict[str, Any]]] = {
     200: {"content": {"application/octet-stream": {}}},
     206: {"content": {"application/octet-stream": {}}, "description": "The range asked for."},
@@ -45,10 +43,7 @@ _BINARY: Final[dict[int | str, dict[str, Any]]] = {
 
 def _get_and_head(path: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     def add(endpoint: Callable[..., Any]) -> Callable[..., Any]:
-        options: dict[str, Any] = {
-            "response_model": ReleaseMetadata,
-            "responses": _BINARY,
-        }
+        options: dict[str, Any] = {"response_model": ReleaseMetadata, "responses": _BINARY}
         router.add_api_route(path, endpoint, methods=["GET"], **options)
         router.add_api_route(path, endpoint, methods=["HEAD"], include_in_schema=False, **options)
         return endpoint
