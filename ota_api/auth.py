@@ -67,11 +67,18 @@ def _verify(resources: Resources, token: str | None) -> Identity:
 
 
 async def _count_public(request: Request, resources: Opened) -> None:
-    await resources.limits.count_public(request.scope)
+    _, _, token = request.headers.get("authorization", "").partition("Bearer ")
+    try:
+        identity = _verify(resources, token or None)
+    except AuthenticationError:  # it needs none
+        await resources.limits.count_public(request.scope)
+    else:
+        await resources.limits.count(request.scope, identity)
 
 
 PUBLIC: Final = [Depends(_count_public)]
-"""Dependencies of a route that takes no token: its requests are counted for the address."""
+"""Dependencies of a route that needs no token: its requests are counted for the address, those with
+a token that verifies for its owner. All devices of a farm may ask for keys.json from one address."""
 
 
 def permit(*roles: Role, scope: str = READ) -> Callable[[Identity], Awaitable[Identity]]:

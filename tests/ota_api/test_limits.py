@@ -212,6 +212,17 @@ def test_rule_3_strangers_and_bad_tokens_are_counted_together(few: Settings) -> 
         assert ota.send("GET", "/devices").status_code == 200
 
 
+def test_rule_3_devices_of_one_address_do_not_use_up_each_others_requests(few: Settings) -> None:
+    with running_ota(few) as ota:
+        early_in_a_window(ota)
+        for number in range(5):
+            ota.register(f"unit-{number}")
+            mine = ota.headers(Role.DEVICE, f"unit-{number}")
+            answer = ota.http.get("/keys.json", headers=mine)
+            assert answer.status_code == 200
+            assert answer.headers["ratelimit-policy"].startswith('"device"')
+
+
 def early_in_a_window(ota: Ota) -> httpx.Response:
     """The first answer of a window that does not end soon."""
     while True:
