@@ -77,8 +77,8 @@ async def _count_public(request: Request, resources: Opened) -> None:
 
 
 PUBLIC: Final = [Depends(_count_public)]
-"""Dependencies of a route that needs no token: its requests are counted for the address, those with
-a token that verifies for its owner. All devices of a farm may ask for keys.json from one address."""
+"""Dependencies of a route that needs no token. A request with one that verifies is counted for its
+owner, any other for the address: all devices of a farm may ask for keys.json from one."""
 
 
 def permit(*roles: Role, scope: str = READ) -> Callable[[Identity], Awaitable[Identity]]:
