@@ -68,4 +68,4 @@ def test_servers_do_not_run_as_root(mosquitto: MosquittoServer, postgres: Postgr
 def test_settings_hold_good_keys(settings: Settings) -> None:
     root = read_key(settings.root_public_key_file)
     kinds = {tuple(k.kinds) for k in read_trusted_keys(settings.trusted_keys_file, root).keys}
-    assert kinds == {("firmware-bundle", "esp-image"), ("model",)}
+    assert kinds == {("firmware-bundle", "esp-image"), ("model",), ("check-in",)}
