@@ -22,7 +22,7 @@ from zenthos_assets import launch
 
 pytestmark = [pytest.mark.e2e, pytest.mark.fault, pytest.mark.timeout(1200)]
 
-PATIENCE_S = 300
+PATIENCE_S = 500
 FIRST, LAST = "2026-11-01", "2026-11-20"
 LATE = "2026-11-18"
 HOUR = f"{datetime.now(UTC) - timedelta(hours=1):%Y-%m-%d-%H:00}"
