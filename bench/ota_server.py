@@ -2,13 +2,12 @@
 
 import hashlib
 import os
-import secrets
 import signal
 import sys
 import time
 from base64 import b64encode
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -17,12 +16,10 @@ import httpx
 import psycopg
 
 from bench.process import BenchError
-from bench.servers import DATABASE, Server, free_port
-from zenthos_cli.stack import postgres
+from bench.servers import Server, free_port, running_postgres
 from zenthos_cli.stack.keys import make_keys
 from zenthos_cli.stack.probes import http_ok
 from zenthos_core import tokens
-from zenthos_core.database import Database, migrate
 from zenthos_core.manifest import Manifest, sign_manifest
 from zenthos_core.signing import key_id, public_half, read_key
 from zenthos_core.tokens import Role
@@ -100,18 +97,23 @@ def running_ota(
     folder: Path, devices: int, environment: Mapping[str, str] | None = None
 ) -> Iterator[OtaServer]:
     """Postgres and `python -m ota_api` in a folder, with `devices` registered; gone at the end."""
-    cluster = postgres.PostgresCluster(folder / "postgres", free_port(), secrets.token_hex(8))
-    cluster.initialise()
-    database = Server(
-        "postgres",
-        cluster.command(),
-        folder,
-        is_ready=cluster.accepts_connections,
-        stop_signal=postgres.STOP_SIGNAL,
-    )
     keys, port = folder / "keys", free_port()
     make_keys(keys, now=time.time())
-    url = cluster.url(DATABASE)
+    with running_postgres(folder) as (_, url):
+        server = _server(folder, url, keys, port, environment or {})
+        with psycopg.connect(url, autocommit=True) as connection:
+            connection.execute(_DEVICES, [DEVICE_MODEL, devices])
+            connection.execute("ANALYZE devices")
+        try:
+            server.start()
+            yield OtaServer(server, port, keys, url)
+        finally:
+            server.stop()
+
+
+def _server(
+    folder: Path, url: str, keys: Path, port: int, environment: Mapping[str, str]
+) -> Server:
     variables = {
         "ZENTHOS_DATABASE_URL": url,
         "ZENTHOS_BLOB_URL": (folder / "blobs").as_uri(),
@@ -124,22 +126,11 @@ def running_ota(
         "ZENTHOS_ONLINE_PRIVATE_KEY_FILE": str(keys / "online.key"),
         "ZENTHOS_LOG_LEVEL": "WARNING",
     }
-    server = Server(
+    return Server(
         "ota_api",
         [sys.executable, "-m", "ota_api"],
         folder,
         is_ready=http_ok(f"http://127.0.0.1:{port}/health/ready"),
         stop_signal=signal.SIGTERM,
-        environment={**os.environ, **variables, **(environment or {})},
+        environment={**os.environ, **variables, **environment},
     )
-    with ExitStack() as stack:
-        stack.callback(database.stop)
-        database.start()
-        cluster.create_databases([DATABASE])
-        migrate(url, Database.OPS)
-        with psycopg.connect(url, autocommit=True) as connection:
-            connection.execute(_DEVICES, [DEVICE_MODEL, devices])
-            connection.execute("ANALYZE devices")
-        stack.callback(server.stop)
-        server.start()
-        yield OtaServer(server, port, keys, url)

@@ -40,10 +40,8 @@ from ota_api.ddi.schemas import (
     StopId,
 )
 from ota_api.delivery.blocks import StoredFile
-from ota_api.releases.askers import InTransaction
-from ota_api.releases.check_in import Question, find_offer
 from ota_api.releases.entitlement import Denied
-from ota_api.releases.repository import FIRMWARE_KINDS, Slot
+from ota_api.releases.fetching import offer_firmware
 from ota_api.resources import Resources
 from ota_api.rollouts.reports import Report, report
 from ota_api.rollouts.transitions import DONE, OPEN, Claim, State
@@ -94,17 +92,9 @@ class Actions:
 
     async def _check_in(self, device_model: str) -> int | None:
         """The deployment of the firmware that the device is entitled to."""
-        question = Question(
-            self._device_id,
-            Slot(device_model, FIRMWARE_KINDS),
-            None,
-            self._resources.trusted_keys.load().keys.keys,
-            self._resources.clock(),
+        found = await offer_firmware(
+            self._resources, self._connection, self._device_id, device_model
         )
-        found = await find_offer(
-            InTransaction(self._connection), self._resources.catalogues, question
-        )
-        self._resources.seen.note(self._device_id, question.now)
         if isinstance(found, Denied) or found.deployment is None:
             return None
         return found.deployment.id

@@ -29,21 +29,17 @@ async def fetch(
 
 
 async def offer_firmware(
-    resources: Resources, connection: AsyncConnection, device_id: str
+    resources: Resources, connection: AsyncConnection, device_id: str, device_model: str
 ) -> Entitled | Denied:
     """For protocols whose devices do not name their model; within the caller's transaction.
 
     Raises:
         PermissionDeniedError: for a device that is not in use.
     """
-    cursor = await connection.execute(
-        "SELECT device_model FROM devices WHERE id = %s", (device_id,)
-    )
-    row = await cursor.fetchone()
-    slot = Slot(row[0] if row else "", FIRMWARE_KINDS)
-    question = _question(resources, device_id, slot)
+    question = _question(resources, device_id, Slot(device_model, FIRMWARE_KINDS))
+    found = await find_offer(InTransaction(connection), resources.catalogues, question)
     resources.seen.note(device_id, question.now)
-    return await find_offer(InTransaction(connection), resources.catalogues, question)
+    return found
 
 
 def _question(
