@@ -33,7 +33,7 @@ from ota_api.keys.versions import keep_key_versions
 from ota_api.limits.rates import BINARY_PATHS
 from ota_api.lineage.routes import router as lineage
 from ota_api.openapi import document_problems
-from ota_api.problems import install_problem_handlers
+from ota_api.problems import UnexpectedErrors, install_problem_handlers
 from ota_api.releases.direct import DirectAnswers
 from ota_api.releases.publish_routes import PUBLISH_PATHS
 from ota_api.releases.publish_routes import router as publishing
@@ -112,7 +112,7 @@ def create_app(settings: Settings, clock: Callable[[], float] = time.time) -> Fa
         },
     )
     app.add_middleware(BodyLimit, limit_of=_body_limit, raw_paths=_RAW_PATHS)
-    app.add_middleware(DirectAnswers)
+    app.add_middleware(UnexpectedErrors)
     app.add_middleware(RequestCheck, hosts=settings.allowed_hosts)
     _add_cors(app, settings.cors_origins)
     https = settings.ota_url.startswith("https:")
@@ -122,6 +122,7 @@ def create_app(settings: Settings, clock: Callable[[], float] = time.time) -> Fa
     for router in _ROUTERS:
         app.include_router(router)
     document_problems(app)
+    app.router.middleware_stack = DirectAnswers(app.router.middleware_stack)
     return app
 
 

@@ -1,5 +1,6 @@
 """The OpenAPI document tells of errors too: each operation's, as problem documents (RFC 9457)."""
 
+from http import HTTPStatus
 from typing import Any, Final
 
 from fastapi import FastAPI
@@ -50,6 +51,11 @@ _REFERENCE: Final = {"schema": {"$ref": "#/components/schemas/Problem"}}
 _GENERATED: Final = ("HTTPValidationError", "ValidationError")
 _CREDENTIALS: Final = ("/auth/", "/claim", "/hooks/github")
 """In the body, or over it: 401 without a token in the header."""
+
+
+def same_again(answer: type) -> dict[int | str, dict[str, Any]]:
+    """What a route that creates says of the same thing a second time."""
+    return {HTTPStatus.OK: {"model": answer, "description": "It exists, and is the same."}}
 
 
 def document_problems(app: FastAPI) -> None:

@@ -15,6 +15,7 @@ from fastapi.responses import JSONResponse
 from opentelemetry import trace
 from psycopg_pool import PoolTimeout
 from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from zenthos_core.errors import (
     AuthenticationError,
@@ -63,6 +64,9 @@ _ADVICE: Final = {
     HTTPStatus.METHOD_NOT_ALLOWED.phrase: "this route does not take that method: see /docs",
 }
 """Instead of what the frameworks say."""
+_UNEXPECTED: Final = (
+    "unexpected error: report it with the trace_id; the server's log holds the cause"
+)
 
 
 def problem(
@@ -84,13 +88,12 @@ def problem(
 
 
 def install_problem_handlers(app: FastAPI) -> None:
-    """Answer every exception with a problem document."""
+    """Answer every exception that is foreseen with a problem document."""
     app.exception_handler(ZenthosError)(_on_own_error)
     app.exception_handler(RequestValidationError)(_on_invalid_request)
     app.exception_handler(HTTPException)(_on_http_error)
     app.exception_handler(psycopg.OperationalError)(_on_database_away)
     app.exception_handler(PoolTimeout)(_on_database_away)
-    app.exception_handler(Exception)(_on_unexpected)
 
 
 async def _on_own_error(_: Request, error: ZenthosError) -> JSONResponse:
@@ -122,7 +125,28 @@ async def _on_database_away(_: Request, error: Exception) -> JSONResponse:
     return problem(HTTPStatus.SERVICE_UNAVAILABLE, detail)
 
 
-async def _on_unexpected(_: Request, error: Exception) -> JSONResponse:
-    _logger.error("unexpected error", exc_info=error)
-    detail = "unexpected error: report it with the trace_id; the server's log holds the cause"
-    return problem(HTTPStatus.INTERNAL_SERVER_ERROR, detail)
+class UnexpectedErrors:
+    """ASGI middleware: whatever has no handler is a problem too, while nothing is sent yet.
+
+    Inside what adds headers: Starlette's own handler for `Exception` stands outside of all.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        started = False
+
+        async def note_and_send(message: Message) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, note_and_send)
+        except Exception as error:
+            if started or scope["type"] != "http":
+                raise
+            _logger.exception("unexpected error")
+            trace.get_current_span().record_exception(error)
+            await problem(HTTPStatus.INTERNAL_SERVER_ERROR, _UNEXPECTED)(scope, receive, send)

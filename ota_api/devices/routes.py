@@ -40,6 +40,7 @@ from ota_api.devices.service import (
 )
 from ota_api.farms.repository import FarmRepository
 from ota_api.fields import DeviceIdPath, DeviceModel, Latitude, Line, Longitude
+from ota_api.openapi import same_again
 from ota_api.pagination import After, Limit, Page, cut_page
 from ota_api.resources import Opened, Transaction, client_address
 from zenthos_core.errors import InvalidInputError
@@ -97,7 +98,9 @@ async def _filter(
     )
 
 
-@router.post("/devices/register", status_code=HTTPStatus.CREATED)
+@router.post(
+    "/devices/register", status_code=HTTPStatus.CREATED, responses=same_again(RegisteredDevice)
+)
 async def post_device(
     *,
     wanted: DeviceRegistration,

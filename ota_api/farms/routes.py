@@ -8,13 +8,14 @@ from ota_api.auth import Admin, Trail, User
 from ota_api.farms.repository import FarmRepository
 from ota_api.farms.schemas import Farm, FarmCreation
 from ota_api.farms.service import create_farm
+from ota_api.openapi import same_again
 from ota_api.pagination import After, Limit, Page, cut_page
 from ota_api.resources import Transaction
 
 router = APIRouter(tags=["farms"])
 
 
-@router.post("/farms", status_code=HTTPStatus.CREATED)
+@router.post("/farms", status_code=HTTPStatus.CREATED, responses=same_again(Farm))
 async def post_farm(
     wanted: FarmCreation, _: Admin, trail: Trail, connection: Transaction, response: Response
 ) -> Farm:

@@ -4,15 +4,15 @@ takes longer than all the rest of a check-in.
 1. Plain is: GET, a path whose parts are well-formed, a token, no query but one nonce or
    `download=true`.
 2. Such a request is verified, counted, permitted and answered by the same functions as on the
-   documented route, and its errors become problems by the same handlers.
+   documented route; its errors, also those from midst the answer, go the way of all others.
 3. Everything else goes the ordinary way, which also says what is wrong: there are no refusals of
    its own here that the documented route would not give.
 """
 
 import re
-from typing import Any, Final
+from typing import Final
 
-from fastapi import FastAPI, Request, Response
+from fastapi import Request, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ota_api.auth import check_known, verified_or_counted
@@ -29,7 +29,8 @@ _MODEL_PARTS: Final = 5
 
 
 class DirectAnswers:
-    """ASGI middleware, by the rules above; inside whatever looks at every request."""
+    """ASGI middleware, by the rules above; around the router alone, inside whatever looks at every
+    request and its errors."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -40,11 +41,7 @@ class DirectAnswers:
         if asked is None or token is None:
             await self._app(scope, receive, send)
             return
-        request = Request(scope, receive)
-        try:
-            response = await _answer(request, token, asked)
-        except Exception as error:  # noqa: BLE001 - goes on where there is no handler
-            response = await _explain(request, error)
+        response = await _answer(Request(scope, receive), token, asked)
         await response(scope, receive, send)
 
 
@@ -53,17 +50,6 @@ async def _answer(request: Request, token: str, asked: Asked) -> Response:
     resources = get_resources(request)
     identity = await verified_or_counted(request, resources, token)
     return await answer(request, resources, await check_known(identity), asked)
-
-
-async def _explain(request: Request, error: Exception) -> Response:
-    """By the application's handler; without one the error goes on."""
-    app: FastAPI = request.app
-    handlers: dict[Any, Any] = app.exception_handlers
-    handler = next((handlers[kind] for kind in type(error).__mro__[:-2] if kind in handlers), None)
-    if handler is None:
-        raise error
-    response: Response = await handler(request, error)
-    return response
 
 
 def _read(scope: Scope) -> Asked | None:

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Final
 from fastapi import APIRouter, Depends, Request, Response
 
 from ota_api.auth import Publisher, PublisherToken, Trail
+from ota_api.openapi import same_again
 from ota_api.releases.metadata import binary_url
 from ota_api.releases.reading import MULTIPART, read_submission
 from ota_api.releases.repository import FIRMWARE_KINDS, MODEL_KINDS, ReleaseRepository
@@ -32,6 +33,7 @@ _FORM: Final = {
 }
 _PUBLISH: Final[dict[str, Any]] = {
     "status_code": HTTPStatus.CREATED,
+    "responses": same_again(Published),
     "openapi_extra": {
         "requestBody": {
             "required": True,

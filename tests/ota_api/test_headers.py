@@ -1,5 +1,6 @@
 """Security headers, CORS, host names; settings that would open too much are refused."""
 
+import psycopg
 import pytest
 from pydantic import ValidationError
 
@@ -20,6 +21,20 @@ def test_rule_1_of_every_answer(shared_ota: Ota) -> None:
     page = shared_ota.http.get("/docs").headers["content-security-policy"]
     assert "script-src 'self'" in page
     assert "frame-ancestors 'none'" in page
+
+
+def test_rule_1_of_an_unexpected_error(ota: Ota) -> None:
+    database = ota.settings.database_url.get_secret_value()
+    with psycopg.connect(database, autocommit=True) as connection:
+        connection.execute("ALTER TABLE farms RENAME TO fields")
+        answer = ota.send("GET", "/farms")
+        connection.execute("ALTER TABLE fields RENAME TO farms")
+    assert (answer.status_code, answer.json()["title"]) == (500, "Internal Server Error")
+    assert "the server's log holds the cause" in answer.json()["detail"]
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert answer.headers["cache-control"] == "no-store"
+    assert ota.send("GET", "/farms").status_code == 200
 
 
 def test_rule_2_nothing_is_stored_but_what_says_so(ota: Ota) -> None:
