@@ -32,7 +32,9 @@ TRACE_RATIO = 0.05
 def run(settings: Settings) -> None:
     """The service that these settings describe, until a signal ends it."""
     database = Connector(
-        settings.database_url.get_secret_value(), settings.ingest_database_timeout_s
+        settings.database_url.get_secret_value(),
+        settings.ingest_database_timeout_s,
+        settings.ingest_worker_id,
     )
     metrics = IngestMetrics()
     forwarders = forwarders_of(settings)

@@ -122,8 +122,10 @@ class Settings(BaseSettings):
         None, description="Mosquitto's pid file; it is told to read its accounts again."
     )
 
-    ingest_worker_id: str = Field(
-        "1", description="Names this worker's session at the broker; stable over restarts."
+    ingest_worker_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,31}$")] = Field(
+        "1",
+        description="Names this worker's session at the broker, its spool and its connections to"
+        " the database; stable over restarts, another for each worker.",
     )
     ingest_batch_max: Annotated[int, Field(ge=1, le=20_000)] = Field(
         5_000, description="Most messages in one transaction."

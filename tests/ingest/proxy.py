@@ -24,6 +24,7 @@ class Proxy:
         self._stuck: set[socket.socket] = set()
         self._to_client_left: int | None = None
         self._to_server_left: int | None = None
+        self._silence: tuple[bytes, int] | None = None
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run)
 
@@ -59,10 +60,11 @@ class Proxy:
         with self._lock:
             self._to_client_left = to_client_bytes
 
-    def silence_within(self, to_server_bytes: int) -> None:
-        """Fall silent once so many more bytes have been forwarded to the server."""
+    def silence_within(self, to_server_bytes: int, *, after: bytes = b"") -> None:
+        """Fall silent once so many more bytes have been forwarded to the server; counted from
+        where a client has asked for something with these words in it."""
         with self._lock:
-            self._to_server_left = to_server_bytes
+            self._silence = (after, to_server_bytes)
 
     def silence(self) -> int:
         """Forward nothing more on today's connections, which stay open; returns how many."""
@@ -70,6 +72,12 @@ class Proxy:
             ends, self._peers = set(self._peers), {}
             self._stuck |= ends
         return len(ends) // 2
+
+    @property
+    def silent(self) -> int:
+        """How many connections have fallen silent."""
+        with self._lock:
+            return len(self._stuck) // 2
 
     def _run(self) -> None:
         while not self._stopping.is_set():
@@ -125,6 +133,8 @@ class Proxy:
 
     def _limit(self, data: bytes, *, to_server: bool) -> tuple[bytes, bool, bool]:
         """What of it is forwarded, and whether the connection then ends, or falls silent."""
+        if to_server and self._silence and self._silence[0] in data:
+            self._to_server_left, self._silence = self._silence[1], None
         left = self._to_server_left if to_server else self._to_client_left
         if left is None:
             return data, not data, False

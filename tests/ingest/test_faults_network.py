@@ -2,7 +2,8 @@
 
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -10,7 +11,7 @@ import psycopg
 import pytest
 
 from tests.ingest.conftest import DEVICES, IngestProcess
-from tests.ingest.load import Load, assert_exact, publish_all, reading
+from tests.ingest.load import Load, all_types, assert_exact, publish_all, reading
 from tests.ingest.proxy import Proxy
 from tests.ingest.test_service import wait_until
 from tests.servers import MosquittoServer
@@ -144,6 +145,28 @@ def test_a_network_that_falls_silent_in_the_midst_of_a_copy(
     ingest.start()
     assert_exact(ops_url, readings, tmp_path)
     assert "ended server process" in ingest.log.read_text()
+
+
+@pytest.mark.parametrize("end", [IngestProcess.stop, IngestProcess.kill])
+def test_one_that_ended_in_the_midst_of_a_copy_to_a_silent_network(  # noqa: PLR0917 - fixtures
+    tmp_path: Path,
+    ops_url: str,
+    fleet_broker: MosquittoServer,
+    to_database: Proxy,
+    ingest: IngestProcess,
+    end: Callable[[IngestProcess], None],
+) -> None:
+    """What its connection holds at the server is in the way of the next one, until that ends it."""
+    ingest.stop()
+    messages = list(islice(all_types(DEVICES[0], random.Random(5)), 1_000))
+    publish_all(fleet_broker, messages)
+    to_database.silence_within(1_000, after=b"COPY inference_results")
+    ingest.start()
+    wait_until(lambda: to_database.silent == 1)
+    end(ingest)
+    ingest.start()
+    assert_exact(ops_url, messages, tmp_path)
+    assert "of a predecessor" in ingest.log.read_text()
 
 
 def test_it_stops_while_the_database_is_silent(
