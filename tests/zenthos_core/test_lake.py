@@ -11,7 +11,9 @@ def test_layout() -> None:
     assert lake.bronze_key("telemetry", hour, 2) == "telemetry/2026/11/03/05.2.parquet"
     day = date(2026, 1, 9)
     assert lake.day_key("telemetry_cleaned", day) == "telemetry_cleaned/2026/01/09.parquet"
-    assert lake.firmware_key("esp32-s3", "v0.2.1", ".zip") == "esp32-s3/v0.2.1.zip"
-    key = lake.model_key("esp32-s3", "irrigation", "m-20261123-0a1b2c3")
-    assert key == "models/esp32-s3/irrigation/m-20261123-0a1b2c3.tflite"
+    sha256 = "0123456789abcdef" * 4
+    key = lake.firmware_key("esp32-s3", "v0.2.1", sha256, ".zip")
+    assert key == f"esp32-s3/v0.2.1-{sha256[:32]}.zip"
+    key = lake.model_key("esp32-s3", "irrigation", "m-20261123-0a1b2c3", sha256)
+    assert key == f"models/esp32-s3/irrigation/m-20261123-0a1b2c3-{sha256[:32]}.tflite"
     assert len({lake.BRONZE, lake.SILVER, lake.GOLD, lake.FIRMWARE}) == 4

@@ -28,7 +28,13 @@ class Watched:
     folder: Path
     cursor: str | None = None
     said: str = ""
+    now: datetime = field(default_factory=lambda: datetime.now(UTC).replace(microsecond=0))
     variables: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def began(self) -> datetime:
+        """When its devices have confirmed the boot."""
+        return self.now - timedelta(minutes=40)
 
     def tick(self) -> list[dict[str, Any]]:
         """The metadata of what the tick materializes; `said` where it is skipped."""
@@ -70,21 +76,18 @@ def watched(ops_url: str, tmp_path: Path) -> Iterator[Watched]:
         yield made
 
 
-NOW = datetime.now(UTC).replace(microsecond=0)
-BEGAN = NOW - timedelta(minutes=40)
-
-
 def updated(watched: Watched, *, bad: bool = False, counter: int = 1) -> UUID:
     """A rollout of which three devices have confirmed the boot, beside three others."""
+    now, began = watched.now, watched.began
     release = watched.rows.release(f"v2.0.{counter}", counter=counter)
-    rollout = watched.rows.rollout(release, started_at=BEGAN, phase_started_at=BEGAN)
+    rollout = watched.rows.rollout(release, started_at=began, phase_started_at=began)
     for number in range(3):
         new, old = f"new-{counter}{number}", f"old-{counter}{number}"
-        watched.rows.device(new, NOW, firmware_version=f"v2.0.{counter}", checked_in_at=NOW)
-        watched.rows.device(old, NOW, checked_in_at=NOW)
-        watched.rows.deploy(rollout, new, "rebooting", BEGAN, confirmed_at=BEGAN)
-        watched.rows.report(new, BEGAN, 38, **({"temperature": 150} if bad else {}))
-        watched.rows.report(old, BEGAN, 38)
+        watched.rows.device(new, now, firmware_version=f"v2.0.{counter}", checked_in_at=now)
+        watched.rows.device(old, now, checked_in_at=now)
+        watched.rows.deploy(rollout, new, "rebooting", began, confirmed_at=began)
+        watched.rows.report(new, began, 38, **({"temperature": 150} if bad else {}))
+        watched.rows.report(old, began, 38)
     return rollout
 
 
@@ -107,9 +110,9 @@ def test_rule_1_evidence_makes_the_server_pause(watched: Watched) -> None:
 
 def test_rule_1_counts_and_timeouts_decide_without_evidence(watched: Watched) -> None:
     release = watched.rows.release()
-    began = NOW - timedelta(hours=1)
+    began = watched.now - timedelta(hours=1)
     rollout = watched.rows.rollout(release, timeout_s=600, started_at=began, phase_started_at=began)
-    watched.rows.device("new-1", NOW, checked_in_at=NOW)
+    watched.rows.device("new-1", watched.now, checked_in_at=watched.now)
     watched.rows.deploy(rollout, "new-1", "downloading", began)
     [seen] = watched.tick()
     assert (seen["decision"], watched.state(rollout)) == ("pause", "paused")
@@ -125,8 +128,8 @@ def test_rule_2_one_that_cannot_be_evaluated_keeps_no_other_from_it(watched: Wat
         " RETURN NEW; END $$;"
         " CREATE TRIGGER refuse BEFORE UPDATE ON deployments FOR EACH ROW EXECUTE FUNCTION refuse()"
     )
-    watched.rows.device("stuck", NOW)
-    watched.rows.deploy(broken, "stuck", "downloading", NOW - timedelta(days=9))
+    watched.rows.device("stuck", watched.now)
+    watched.rows.deploy(broken, "stuck", "downloading", watched.now - timedelta(days=9))
     rollout = updated(watched, bad=True)
     [seen] = watched.tick()
     assert seen["rollout"] == str(rollout)
@@ -137,7 +140,7 @@ def test_rule_2_one_that_cannot_be_evaluated_keeps_no_other_from_it(watched: Wat
 
 def test_rule_2_a_tick_that_took_long_leaves_the_others_to_the_next(watched: Watched) -> None:
     ids = [updated(watched, bad=True, counter=counter) for counter in (1, 2, 3)]
-    moments = iter(NOW.timestamp() + number * (TICK_S * 0.6) for number in range(100))
+    moments = iter(watched.now.timestamp() + number * (TICK_S * 0.6) for number in range(100))
     platform = Platform(directory=str(watched.folder))
     paused = []
     for _ in range(3):
