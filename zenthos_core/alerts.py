@@ -17,6 +17,13 @@ ON CONFLICT (alert_type, subject) WHERE resolved_at IS NULL DO UPDATE SET
 """With the parameters of an Alert and `at`; the open alert of that type and subject counts on."""
 
 
+RESOLVE: Final = """
+UPDATE alerts SET resolved_at = %(at)s, resolved_by = %(by)s
+WHERE alert_type = %(alert_type)s AND subject = %(subject)s AND resolved_at IS NULL
+"""
+"""The open alert of that type and subject, if there is one."""
+
+
 class Alert(msgspec.Struct, frozen=True, kw_only=True):
     """What somebody should look at."""
 

@@ -10,7 +10,7 @@ from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
 
 from ota_api.hooks.schemas import Asset, Delivery, ReleaseEvent
-from zenthos_core.alerts import RAISE, Alert
+from zenthos_core.alerts import RAISE, RESOLVE, Alert
 
 _COLUMNS: Final = "id, repository, tag, state, detail, attempts, received_at, finished_at"
 _CLAIM: Final = "SELECT pg_try_advisory_xact_lock(7205761, hashtext(%s))"
@@ -82,9 +82,25 @@ class DeliveryRepository:
             (state, detail, at, delivery_id),
         )
 
+    async def begin_anew(self, delivery_id: UUID) -> Delivery:
+        """One that has failed, with all its attempts."""
+        await self._connection.execute(
+            "UPDATE webhook_deliveries SET state = 'pending', attempts = 0, detail = '',"
+            " finished_at = NULL WHERE id = %s AND state = 'failed'",
+            (delivery_id,),
+        )
+        found = await self.find(delivery_id)
+        assert found is not None, "deliveries are never removed"  # noqa: S101
+        return found
+
     async def raise_alert(self, alert: Alert, at: datetime) -> None:
         """For people."""
         await self._connection.execute(RAISE.encode(), {**alert.parameters(), "at": at})
+
+    async def resolve_alert(self, alert_type: str, subject: str, at: datetime) -> None:
+        """What people were told of is over."""
+        values = {"alert_type": alert_type, "subject": subject, "by": "system", "at": at}
+        await self._connection.execute(RESOLVE.encode(), values)
 
     async def page(self, after: UUID | None, limit: int, state: str | None) -> list[Delivery]:
         """The newest first, from the first that came before `after`."""

@@ -3,7 +3,8 @@
 1. The HMAC is verified over the exact body before anything of it is read.
 2. The event `release` with the action `published` counts; all others are answered and forgotten.
 3. A body is known by its hash: sent again, under whatever id, it is answered with what has become
-   of it, and nothing is done twice. An id that comes with another body is refused.
+   of it, and nothing is done twice; what has failed is begun anew. An id that comes with another
+   body is refused.
 4. What is to be done is on record when GitHub is answered; it is done by ota_api.hooks.worker.
 """
 
@@ -71,6 +72,8 @@ async def _record(
     known = await deliveries.find_body(digest)
     if known is None:
         raise ConflictError(f"delivery {delivery_id} came before, with another body")
+    if known.state == "failed":
+        return await deliveries.begin_anew(known.id)
     return known
 
 

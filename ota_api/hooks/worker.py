@@ -92,6 +92,8 @@ async def _process(resources: Resources, connection: AsyncConnection, delivery: 
     if state == "failed":
         _logger.error("%s %s: %s", delivery.repository, delivery.tag, detail)
         await deliveries.raise_alert(_alert(delivery, detail), now)
+    else:
+        await deliveries.resolve_alert(ALERT_TYPE, _subject(delivery), now)
 
 
 async def _try(resources: Resources, connection: AsyncConnection, delivery: Delivery) -> str:
@@ -145,11 +147,15 @@ async def _fetch(fetcher: Fetcher, bundle: Bundle, folder: Path) -> FetchedBundl
     )
 
 
+def _subject(delivery: Delivery) -> str:
+    return f"github {delivery.repository} {delivery.tag}"
+
+
 def _alert(delivery: Delivery, detail: str) -> Alert:
     return Alert(
         alert_type=ALERT_TYPE,
         severity="warning",
-        subject=f"github {delivery.repository} {delivery.tag}",
+        subject=_subject(delivery),
         message=f"{delivery.repository} {delivery.tag} was not published: {detail}",
         evidence={"delivery_id": str(delivery.id), "attempts": delivery.attempts},
     )

@@ -227,6 +227,19 @@ def test_it_is_given_up_in_the_end(hooked: Ota, assets: AssetServer) -> None:
     assert hooked.rows("SELECT attempts FROM webhook_deliveries") == [(ATTEMPTS,)]
 
 
+def test_rule_3_what_has_failed_is_begun_anew(hooked: Ota, assets: AssetServer) -> None:
+    names = model(hooked, assets)
+    missing = assets.files.pop(f"/{names[2]}")
+    body = event(assets.origin, names)
+    assert state_of(hooked, deliver(hooked, body))[0] == "failed"
+    assert hooked.rows("SELECT resolved_at IS NULL FROM alerts") == [(True,)]
+    assets.files[f"/{names[2]}"] = missing
+    assert state_of(hooked, deliver(hooked, body))[0] == "published"
+    assert hooked.rows("SELECT state, attempts FROM webhook_deliveries") == [("published", 1)]
+    assert hooked.rows("SELECT resolved_by FROM alerts") == [("system",)]
+    assert deliver(hooked, body).status_code == 200
+
+
 def test_a_restart_between_takes_up_what_was_left(
     hook_settings: Settings, assets: AssetServer
 ) -> None:
