@@ -6,17 +6,21 @@ import sys
 import time
 import zipfile
 from base64 import b64decode
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import anyio
 import httpx
+import psycopg
 import pytest
 
 from ota_api.releases.uploads import KEEP_S, sweep
 from ota_api.resources import open_resources
 from tests.ota_api.conftest import DEVICE_MODEL, Ota
-from tests.ota_api.releases import bundle, esp_image
+from tests.ota_api.releases import Signer, bundle, esp_image
 from tests.ota_api.test_service import environment
 from zenthos_core import lake
 from zenthos_core.blobs import store_of
@@ -100,9 +104,6 @@ def test_what_is_refused_before_the_upload(
 
 
 def test_a_database_that_fails_after_the_upload(ota: Ota) -> None:
-    ota.rows("SELECT 1")
-    import psycopg
-
     with psycopg.connect(ota.settings.database_url.get_secret_value()) as connection:
         connection.execute(
             "CREATE TRIGGER refuse BEFORE INSERT ON releases"
@@ -118,11 +119,31 @@ def test_a_database_that_fails_after_the_upload(ota: Ota) -> None:
     assert ota.rows("SELECT FROM uploads") == []
 
 
+def test_a_server_that_is_killed_between_upload_and_row(ota_settings: Settings) -> None:
+    database = ota_settings.database_url.get_secret_value()
+    with started(ota_settings) as (ota, process):
+        release = ota.signer.model()
+        with psycopg.connect(database) as connection, ThreadPoolExecutor(1) as executor:
+            connection.execute("LOCK TABLE releases IN SHARE MODE")
+            answer = executor.submit(ota.publish, release)
+            while not objects(ota):
+                assert not answer.done(), answer.result().text
+                time.sleep(0.05)
+            process.kill()
+            process.wait()
+            assert isinstance(answer.exception(), httpx.TransportError)
+    with started(ota_settings) as (ota, _):
+        assert ota.rows("SELECT FROM releases") == []
+        (left,) = objects(ota)
+        assert swept(ota.settings, KEEP_S + 60) == [left]
+        assert objects(ota) == []
+        assert ota.publish(release).status_code == 201
+        assert objects(ota) == [ota.rows("SELECT object_key FROM release_targets")[0][0]]
+
+
 def test_what_a_release_names_is_never_swept(ota: Ota) -> None:
     ota.publish(ota.signer.model())
     key = ota.rows("SELECT object_key FROM release_targets")[0][0]
-    import psycopg
-
     with psycopg.connect(ota.settings.database_url.get_secret_value()) as connection:
         connection.execute("INSERT INTO uploads VALUES (%s, now())", (key,))
     assert swept(ota.settings, KEEP_S + 60) == []
@@ -219,22 +240,26 @@ def test_100_mib_in_bounded_memory(ota_settings: Settings, tmp_path: Path) -> No
     with zipfile.ZipFile(path, "w") as archive, archive.open("image", "w") as entry:
         for _ in range(99):
             entry.write(piece)
-    process = subprocess.Popen([sys.executable, "-m", "ota_api"], env=environment(ota_settings))
-    try:
-        with httpx.Client(base_url=ota_settings.ota_url, timeout=60, trust_env=False) as http:
-            from tests.ota_api.releases import Signer
+    with started(ota_settings) as (ota, process):
+        small = ota.signer.firmware(bundle(b"small"))
+        assert send_form(ota, small, bundle(b"small")).status_code == 201
+        before = high_water_kib(process.pid)
+        release = ota.signer.firmware(path.read_bytes(), version="v2.0.0", release_counter=2)
+        with path.open("rb") as file:
+            answer = send_form(ota, release, file)
+        assert answer.status_code == 201, answer.text
+        assert high_water_kib(process.pid) - before < 32 * 1024
 
-            keys = ota_settings.trusted_keys_file.parent
-            ota = Ota(ota_settings, keys, http, Signer(keys))
+
+@contextmanager
+def started(settings: Settings) -> Iterator[tuple[Ota, subprocess.Popen[bytes]]]:
+    """`python -m ota_api`, answering."""
+    process = subprocess.Popen([sys.executable, "-m", "ota_api"], env=environment(settings))
+    try:
+        with httpx.Client(base_url=settings.ota_url, timeout=60, trust_env=False) as http:
+            keys = settings.trusted_keys_file.parent
             wait_for(http)
-            small = ota.signer.firmware(bundle(b"small"))
-            assert send_form(ota, small, bundle(b"small")).status_code == 201
-            before = high_water_kib(process.pid)
-            release = ota.signer.firmware(path.read_bytes(), version="v2.0.0", release_counter=2)
-            with path.open("rb") as file:
-                answer = send_form(ota, release, file)
-            assert answer.status_code == 201, answer.text
-            assert high_water_kib(process.pid) - before < 32 * 1024
+            yield Ota(settings, keys, http, Signer(keys)), process
     finally:
         process.terminate()
         process.wait()
