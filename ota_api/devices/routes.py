@@ -43,6 +43,7 @@ from ota_api.fields import DeviceIdPath, DeviceModel, Latitude, Line, Longitude
 from ota_api.openapi import same_again
 from ota_api.pagination import After, Limit, Page, cut_page
 from ota_api.resources import Opened, Transaction, client_address
+from ota_api.rollouts.repository import RolloutRepository
 from zenthos_core.errors import InvalidInputError
 from zenthos_core.messages import DeviceStatus
 
@@ -232,4 +233,6 @@ async def post_device_decommission(
     connection: Transaction,
 ) -> Device:
     """Take a device out of use for good; its history stays."""
-    return await decommission_device(resources, DeviceRepository(connection), trail, device_id)
+    return await decommission_device(
+        resources, DeviceRepository(connection), RolloutRepository(connection), trail, device_id
+    )

@@ -4,7 +4,7 @@
    PATCH changes a device.
 2. Moving a device leaves its past where it was: placements keep since when it has been where.
 3. A decommissioned device keeps its history and its id, which is never used again. Its tokens are
-   void, and the broker refuses it.
+   void, the broker refuses it, and its open deployments end without being failures.
 """
 
 from datetime import UTC, datetime
@@ -20,6 +20,7 @@ from ota_api.farms.repository import FarmRepository
 from ota_api.farms.schemas import FarmCreation
 from ota_api.farms.service import create_farm
 from ota_api.resources import Resources
+from ota_api.rollouts.repository import RolloutRepository
 from zenthos_core.errors import ConflictError, NotFoundError
 
 
@@ -103,7 +104,11 @@ async def update_device(
 
 
 async def decommission_device(
-    resources: Resources, devices: DeviceRepository, trail: AuditTrail, device_id: str
+    resources: Resources,
+    devices: DeviceRepository,
+    rollouts: RolloutRepository,
+    trail: AuditTrail,
+    device_id: str,
 ) -> Device:
     """Rule 3; one that is decommissioned already stays as it is.
 
@@ -115,6 +120,7 @@ async def decommission_device(
         return device
     now = datetime.fromtimestamp(resources.clock(), UTC)
     await devices.update(device_id, {"decommissioned_at": now})
+    await rollouts.abort_deployments("decommissioned", now, device_id=device_id)
     await void_credentials(resources, devices, device_id)
     await trail.record(Action.DEVICE_DECOMMISSION, f"device {device_id}")
     return _existing(await devices.find(device_id), device_id)

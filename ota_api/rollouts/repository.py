@@ -73,24 +73,28 @@ class RolloutRepository:
         query = f"UPDATE rollouts SET {names} WHERE id = %(id)s"
         await self.connection.execute(query.encode(), {**changes, "id": rollout_id})
 
-    async def abort_deployments(self, rollout_id: UUID, now: datetime, reason: str) -> int:
-        """End those that are open; how many there were."""
-        cursor = await self.connection.execute(
+    async def abort_deployments(
+        self, reason: str, now: datetime, *, rollout_id: UUID | None = None,
+        device_id: str | None = None,
+    ) -> int:  # fmt: skip
+        """End those of a rollout or a device that are open; how many there were."""
+        whose = "rollout_id = %(rollout_id)s" if rollout_id else "device_id = %(device_id)s"
+        query = (
             "WITH ended AS ("
             " UPDATE deployments SET state = 'aborted', reason = %(reason)s, changed_at = %(now)s"
-            " WHERE rollout_id = %(id)s"
+            f" WHERE {whose}"
             " AND state IN ('pending', 'downloading', 'installing', 'rebooting') RETURNING id)"
             " INSERT INTO deployment_events (deployment_id, at, state, reason)"
-            " SELECT id, %(now)s, 'aborted', %(reason)s FROM ended",
-            {"id": rollout_id, "now": now, "reason": reason},
+            " SELECT id, %(now)s, 'aborted', %(reason)s FROM ended"
         )
-        return cursor.rowcount
+        values = {"rollout_id": rollout_id, "device_id": device_id, "now": now, "reason": reason}
+        return (await self.connection.execute(query.encode(), values)).rowcount
 
-    async def release_models(self, release_id: UUID) -> tuple[str, list[str], bool] | None:
-        """Kind of a release, the device models it is for, whether it is withdrawn."""
+    async def release_models(self, release_id: UUID) -> tuple[list[str], bool, datetime] | None:
+        """The device models a release is for, whether it is withdrawn, and when it expires."""
         cursor = await self.connection.execute(
-            "SELECT r.kind, array_agg(t.device_model ORDER BY t.device_model),"
-            " r.withdrawn_at IS NOT NULL FROM releases r"
+            "SELECT array_agg(t.device_model ORDER BY t.device_model),"
+            " r.withdrawn_at IS NOT NULL, r.expires_at FROM releases r"
             " JOIN release_targets t ON t.release_id = r.id WHERE r.id = %s GROUP BY r.id",
             (release_id,),
         )

@@ -2,7 +2,7 @@
 
 1. created → running → finished; running ↔ paused; any of them but finished → aborted.
 2. A release and device model have one open rollout at a time.
-3. What is withdrawn gets no rollout.
+3. What is withdrawn or has expired gets no rollout.
 4. An abort ends the deployments that are open; what devices report of them later is still recorded.
 5. A pause keeps them; a resume begins the phase's clock anew, and failures count from there.
 6. The way back is another release of the same name and a higher counter (a reissue), to all who
@@ -129,7 +129,7 @@ class Rollouts:
             rollout_id, allowed, "aborted", Action.ROLLOUT_ABORT,
             changes={"ended_at": self._now}, reason=reason,
         )  # fmt: skip
-        await self._rollouts.abort_deployments(rollout_id, self._now, "rollout_aborted")
+        await self._rollouts.abort_deployments("rollout_aborted", self._now, rollout_id=rollout_id)
         await self._resolve_alert(rollout)
         return rollout
 
@@ -263,9 +263,14 @@ class Rollouts:
         found = await self._rollouts.release_models(wanted.release_id)
         if found is None:
             raise NotFoundError(f"no release {wanted.release_id}")
-        _, models, withdrawn = found
+        models, withdrawn, expires_at = found
         if withdrawn:
             raise ConflictError("the release is withdrawn: publish another")
+        if expires_at <= self._now:
+            raise ConflictError(
+                f"the release expired at {expires_at:%Y-%m-%d %H:%M} UTC, devices refuse it:"
+                " reissue it (`zenthos release reissue`)"
+            )
         if wanted.device_model is None and len(models) > 1:
             raise InvalidInputError(f"say which device_model: {', '.join(models)}")
         model = wanted.device_model or models[0]
@@ -296,11 +301,13 @@ class Rollouts:
         await self._rollouts.connection.execute(alerts.RAISE.encode(), values)
 
     async def _resolve_alert(self, rollout: RolloutRow) -> None:
-        await self._rollouts.connection.execute(
-            "UPDATE alerts SET resolved_at = %s, resolved_by = %s"
-            " WHERE alert_type = %s AND subject = %s AND resolved_at IS NULL",
-            (self._now, self._trail.actor.name, PAUSED_ALERT, f"rollout {rollout.id}"),
-        )
+        values = {
+            "alert_type": PAUSED_ALERT,
+            "subject": f"rollout {rollout.id}",
+            "by": self._trail.actor.name,
+            "at": self._now,
+        }
+        await self._rollouts.connection.execute(alerts.RESOLVE.encode(), values)
 
 
 def _plan(rollout: RolloutRow) -> policy.Plan:

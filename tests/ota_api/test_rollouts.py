@@ -362,8 +362,26 @@ def test_what_cannot_be_rolled_out(fleet: Fleet) -> None:
     assert refused(phases=[]) == 422
     assert refused(phases=[0.0]) == 422
     assert refused(error_threshold=1.0) == 422
+    fleet.execute("UPDATE releases SET expires_at = now() - INTERVAL '1 second'")
+    assert refused() == 409
+    fleet.execute("UPDATE releases SET expires_at = now() + INTERVAL '9 days'")
     fleet.roll_out()
     assert refused() == 409
+
+
+def test_a_device_that_is_decommissioned_leaves_without_a_failure(fleet: Fleet) -> None:
+    rollout = fleet.roll_out(timeout_s=3600)
+    leaving, *staying = fleet.devices
+    deployment_id = fleet.check_in(leaving)["deployment_id"]
+    assert fleet.report(leaving, deployment_id, "downloading").status_code == 200
+    fleet.ota.send("POST", f"/devices/{leaving}/decommission")
+    for device in staying:
+        fleet.prove(device)
+    fleet.let_pass("2 hours")
+    assert fleet.evaluate(rollout)["action"] == "finish"
+    assert fleet.states(rollout) == {"aborted": 1, "success": 3}
+    told = "SELECT state FROM deployment_events WHERE reason = 'decommissioned'"
+    assert fleet.ota.rows(told) == [("aborted",)]
 
 
 def test_what_was_offered_and_not_begun_is_offered_again(fleet: Fleet) -> None:
