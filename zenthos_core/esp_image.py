@@ -76,13 +76,6 @@ def check_image(image: bytes, *, chip: str, version: str) -> Description:
     return found
 
 
-def describe_image(image: bytes) -> Description:
-    """What an image says, by rules 2 and 6, for whatever chip it is."""
-    chip_id = int.from_bytes(image[12:14], "little")
-    chip = next((name for name, number in chip_ids().items() if number == chip_id), "esp32")
-    return _describe(_parse(image, chip))
-
-
 def _parse(image: bytes, chip: str) -> Any:  # esptool's classes have no types
     """Rule 2."""
     from esptool.bin_image import LoadFirmwareImage
