@@ -1,11 +1,9 @@
 """Reads the devices that check in: alone within a transaction, or many at once.
 
-Those that ask while a statement is under way are read together by the next one: a fleet that wakes
-up at once costs a few statements, and a device that asks alone waits for no other. Each is read
-after it has asked.
+Those that ask while a statement is under way are read together by the next one, and so are their
+first offers written. Each is read after it has asked.
 """
 
-import asyncio
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Final, Protocol
@@ -16,8 +14,9 @@ import psycopg
 from psycopg import AsyncConnection
 from psycopg_pool import AsyncConnectionPool
 
+from ota_api.gathering import Gathered
 from ota_api.releases.entitlement import DeviceState
-from ota_api.rollouts.offers import Deployment, Offer, record_offer
+from ota_api.rollouts.offers import Deployment, Offer, record_offers
 
 Pool = AsyncConnectionPool[AsyncConnection]
 AT_ONCE: Final = 200
@@ -70,7 +69,8 @@ class InTransaction:
 
     async def record(self, now: datetime, offer: Offer) -> Deployment | None:
         """In the transaction."""
-        return await record_offer(self._connection, now, offer)
+        (deployment,) = await record_offers(self._connection, now, [offer])
+        return deployment
 
 
 class Together:
@@ -78,59 +78,39 @@ class Together:
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
-        self._waiting: list[tuple[str, Sequence[UUID], asyncio.Future[Asker | None]]] = []
-        self._reading: asyncio.Task[None] | None = None
+        self._reads = Gathered(self._read_all, AT_ONCE)
+        self._offers = Gathered(self._record_all, AT_ONCE)
 
     async def read(self, device_id: str, rollouts: Sequence[UUID]) -> Asker | None:
         """With the next statement."""
-        future: asyncio.Future[Asker | None] = asyncio.get_running_loop().create_future()
-        self._waiting.append((device_id, rollouts, future))
-        if self._reading is None:
-            self._reading = asyncio.create_task(self._read_all())
-        return await future
+        return await self._reads.ask((device_id, rollouts))
 
     async def record(self, now: datetime, offer: Offer) -> Deployment | None:
-        """By itself."""
-        async with self._pool.connection() as connection:
-            return await record_offer(connection, now, offer)
+        """Likewise."""
+        return await self._offers.ask((now, offer))
 
-    async def _read_all(self) -> None:
-        """One statement after another until nobody waits."""
-        try:
-            while self._waiting:
-                batch, self._waiting = self._waiting[:AT_ONCE], self._waiting[AT_ONCE:]
-                await self._read_batch(batch)
-        finally:
-            self._reading = None
-
-    async def _read_batch(
-        self, batch: list[tuple[str, Sequence[UUID], asyncio.Future[Asker | None]]]
-    ) -> None:
-        ids = [device_id for device_id, _, _ in batch]
-        rollouts = list({rollout for _, wanted, _ in batch for rollout in wanted})
-        try:
-            found = await self._read_safely(ids, rollouts)
-        except Exception as error:  # noqa: BLE001 - it is theirs who wait
-            for _, _, future in batch:
-                if not future.done():
-                    future.set_exception(error)
-            return
-        for device_id, _, future in batch:
-            if not future.done():
-                future.set_result(found.get(device_id))
-
-    async def _read_safely(self, ids: list[str], rollouts: list[UUID]) -> dict[str, Asker]:
+    async def _read_all(self, wanted: Sequence[tuple[str, Sequence[UUID]]]) -> list[Asker | None]:
         """Once more where the connection turns out to be dead, as after a restart."""
+        ids = [device_id for device_id, _ in wanted]
+        rollouts = list({rollout for _, some in wanted for rollout in some})
         connection: AsyncConnection | None = None
         try:
             async with self._pool.connection() as connection:
-                return await _read(connection, ids, rollouts)
+                found = await _read(connection, ids, rollouts)
         except psycopg.OperationalError:
             if connection is None or not connection.broken:
                 raise
-        await self._pool.check()
+            await self._pool.check()
+            async with self._pool.connection() as connection:
+                found = await _read(connection, ids, rollouts)
+        return [found.get(device_id) for device_id in ids]
+
+    async def _record_all(
+        self, wanted: Sequence[tuple[datetime, Offer]]
+    ) -> list[Deployment | None]:
         async with self._pool.connection() as connection:
-            return await _read(connection, ids, rollouts)
+            now = max(moment for moment, _ in wanted)
+            return await record_offers(connection, now, [offer for _, offer in wanted])
 
 
 async def _read(

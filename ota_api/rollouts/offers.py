@@ -22,30 +22,38 @@ from ota_api.rollouts.transitions import OPEN, SUPERSEDED, UNTRIED, State
 
 _OFFER: Final = """
 WITH rollout AS (
-  SELECT id, phase FROM rollouts WHERE id = %(rollout_id)s AND state = ANY(%(offering)s) FOR SHARE
+  SELECT id, phase FROM rollouts WHERE id = ANY(%(rollout_ids)s) AND state = ANY(%(offering)s)
+  ORDER BY id FOR SHARE
 ), offered AS (
   INSERT INTO deployments AS d
     (rollout_id, device_id, phase, state, previous_version, offered_at, changed_at)
-  SELECT id, %(device_id)s, phase, %(state)s, %(running)s, %(now)s, %(now)s FROM rollout
+  SELECT r.id, o.device_id, r.phase, o.state, o.running, %(now)s, %(now)s
+  FROM unnest(%(rollout_ids)s::uuid[], %(device_ids)s::text[], %(states)s::text[],
+    %(running)s::text[]) AS o (rollout_id, device_id, state, running)
+  JOIN rollout r ON r.id = o.rollout_id ORDER BY o.device_id, r.id
   ON CONFLICT (rollout_id, device_id) DO UPDATE SET
     state = excluded.state, phase = excluded.phase, stage = NULL, reason = NULL,
     previous_version = excluded.previous_version,
     offered_at = excluded.offered_at, changed_at = excluded.changed_at
     WHERE d.state IN ('aborted', 'timed_out') AND d.reason = ANY(%(untried)s)
-  RETURNING id, state, NULL::text AS reason
+  RETURNING id, rollout_id, device_id, state, NULL::text AS reason
 ), superseded AS (
-  UPDATE deployments SET state = 'aborted', reason = %(superseded)s, changed_at = %(now)s
-  WHERE device_id = %(device_id)s AND rollout_id = ANY(%(older)s) AND state = ANY(%(open)s)
-    AND EXISTS (SELECT FROM offered)
-  RETURNING id, state, reason
+  UPDATE deployments d SET state = 'aborted', reason = %(superseded)s, changed_at = %(now)s
+  FROM offered JOIN unnest(%(newer_ids)s::uuid[], %(owners)s::text[], %(older_ids)s::uuid[])
+    AS o (newer_id, device_id, older_id)
+    ON o.newer_id = offered.rollout_id AND o.device_id = offered.device_id
+  WHERE d.device_id = o.device_id AND d.rollout_id = o.older_id AND d.state = ANY(%(open)s)
+  RETURNING d.id, d.state, d.reason
 )
 INSERT INTO deployment_events (deployment_id, at, state, reason)
 SELECT id, %(now)s, state, reason FROM offered
 UNION ALL SELECT id, %(now)s, state, reason FROM superseded
 """
 _FIND: Final = """
-SELECT d.id, d.rollout_id, d.state, d.reason FROM deployments d JOIN rollouts r ON r.id = rollout_id
-WHERE rollout_id = %(rollout_id)s AND device_id = %(device_id)s AND r.state = ANY(%(offering)s)
+SELECT d.device_id, d.id, d.rollout_id, d.state, d.reason
+FROM unnest(%(rollout_ids)s::uuid[], %(device_ids)s::text[]) AS o (rollout_id, device_id)
+JOIN deployments d USING (rollout_id, device_id) JOIN rollouts r ON r.id = d.rollout_id
+WHERE r.state = ANY(%(offering)s)
 """
 OFFERING: Final = ("running", "finished")
 
@@ -73,18 +81,26 @@ class Offer(msgspec.Struct, frozen=True):
     running: str | None
     older: Sequence[UUID] = ()
 
+    @property
+    def state(self) -> State:
+        """Rule 2."""
+        return State.ALREADY_INSTALLED if self.running == self.version else State.PENDING
 
-async def record_offer(
-    connection: AsyncConnection, now: datetime, offer: Offer
-) -> Deployment | None:
-    """The deployment there is now; None by rule 4."""
-    installed = offer.running == offer.version
+
+async def record_offers(
+    connection: AsyncConnection, now: datetime, offers: Sequence[Offer]
+) -> list[Deployment | None]:
+    """The deployments there are now, in the order of the offers; None by rule 4."""
+    wanted = {(offer.rollout_id, offer.device_id): offer for offer in offers}.values()
+    older = [(o.rollout_id, o.device_id, rollout) for o in wanted for rollout in o.older]
     parameters = {
-        "rollout_id": offer.rollout_id,
-        "device_id": offer.device_id,
-        "running": offer.running,
-        "older": list(offer.older),
-        "state": State.ALREADY_INSTALLED if installed else State.PENDING,
+        "rollout_ids": [offer.rollout_id for offer in wanted],
+        "device_ids": [offer.device_id for offer in wanted],
+        "states": [offer.state for offer in wanted],
+        "running": [offer.running for offer in wanted],
+        "newer_ids": [newer for newer, _, _ in older],
+        "owners": [device_id for _, device_id, _ in older],
+        "older_ids": [rollout_id for _, _, rollout_id in older],
         "superseded": SUPERSEDED,
         "untried": list(UNTRIED),
         "offering": list(OFFERING),
@@ -93,5 +109,5 @@ async def record_offer(
     }
     await connection.execute(_OFFER, parameters)
     cursor = await connection.execute(_FIND, parameters)
-    row = await cursor.fetchone()
-    return Deployment(*row) if row else None
+    found = {(row[2], row[0]): Deployment(*row[1:]) for row in await cursor.fetchall()}
+    return [found.get((offer.rollout_id, offer.device_id)) for offer in offers]
