@@ -1,9 +1,11 @@
 """Object storage: one contract, kept by a folder, by buckets on S3 and by one bucket on S3."""
 
 import io
+import random
 import secrets
 import threading
 from pathlib import Path
+from typing import BinaryIO, cast
 
 import pytest
 from hypothesis import given
@@ -13,7 +15,7 @@ from tests.servers import MotoServer
 from zenthos_core import lake
 from zenthos_core.blobs import BlobStore, FolderStore, open_store
 from zenthos_core.blobs.s3 import Place, S3Store
-from zenthos_core.errors import BlobNotFoundError, ConfigurationError
+from zenthos_core.errors import BlobNotFoundError, BlobStoreError, ConfigurationError
 
 
 @pytest.fixture(params=["folder", "buckets", "bucket"])
@@ -43,6 +45,53 @@ def test_put_get_replace(store: BlobStore) -> None:
     assert store.exists("b", "a/b/c.bin")
     assert not store.exists("b", "a/b")
     assert not store.exists("b", "a/b/c")
+
+
+@pytest.mark.parametrize("size", [0, 5, 20 * 1024 * 1024 + 1])
+def test_a_file_from_where_it_stands(store: BlobStore, size: int) -> None:
+    content = random.Random(size).randbytes(size)
+    store.put("b", "large", b"old")
+    file = io.BytesIO(b"not this" + content)
+    file.seek(8)
+    store.put_file("b", "large", file)
+    assert store.get("b", "large") == content
+    assert not file.closed
+
+
+class Breaking(io.RawIOBase):
+    """A file whose disk fails after 20 MiB."""
+
+    def __init__(self) -> None:
+        self._left = 20 * 1024 * 1024
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        if self._left <= 0:
+            raise OSError("the disk fails")
+        size = self._left if size < 0 else min(size, self._left)
+        self._left -= size
+        return bytes(size)
+
+
+def test_a_file_that_fails_leaves_the_old_object(store: BlobStore) -> None:
+    store.put("b", "large", b"old")
+    with pytest.raises((OSError, BlobStoreError), match="the disk fails"):
+        store.put_file("b", "large", cast("BinaryIO", Breaking()))
+    assert store.get("b", "large") == b"old"
+    assert list(store.keys("b")) == ["large"]
+
+
+def test_delete(store: BlobStore) -> None:
+    store.put("b", "a/b", b"1")
+    store.put("b", "a/c", b"2")
+    for _ in range(2):
+        store.delete("b", "a/b")
+        assert list(store.keys("b")) == ["a/c"]
+    store.delete("other", "never/there")
+    with pytest.raises(BlobNotFoundError):
+        store.get("b", "a/b")
 
 
 def test_missing(store: BlobStore) -> None:

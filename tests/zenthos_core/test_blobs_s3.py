@@ -3,6 +3,7 @@
 import io
 import secrets
 from pathlib import Path
+from typing import BinaryIO, cast
 
 import httpx
 import pytest
@@ -10,6 +11,7 @@ from pydantic import SecretStr
 
 from tests.ingest.proxy import Proxy
 from tests.servers import HOST, MotoServer, find_free_port
+from tests.zenthos_core.test_blobs import Breaking
 from zenthos_core import lake
 from zenthos_core.blobs import store_of
 from zenthos_core.blobs.s3 import Place, S3Access, S3Store
@@ -49,6 +51,16 @@ def test_listing_goes_on_past_a_page(store: S3Store) -> None:
     for name in names:
         store.put(lake.GOLD, f"t/{name}", b"")
     assert list(store.keys(lake.GOLD, "t/")) == [f"t/{name}" for name in names]
+
+
+def test_an_upload_that_fails_leaves_no_parts(s3: MotoServer) -> None:
+    place = Place(f"b{secrets.token_hex(4)}", "")
+    store = S3Store(place, s3.access())
+    store.create_buckets(lake.BUCKETS)
+    client = store._client
+    with pytest.raises((OSError, BlobStoreError), match="the disk fails"):
+        store.put_file(lake.GOLD, "large", cast("BinaryIO", Breaking()))
+    assert "Uploads" not in client.list_multipart_uploads(Bucket=place.bucket)
 
 
 def test_a_missing_bucket_is_no_missing_object(s3: MotoServer) -> None:
