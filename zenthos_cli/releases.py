@@ -131,6 +131,7 @@ def show_all(
     device_model: Annotated[str | None, typer.Option(help="For this device model.")] = None,
     kind: Annotated[str | None, typer.Option(help="Of this kind.")] = None,
     name: Annotated[str | None, typer.Option(help="Of this name.")] = None,
+    version: Annotated[str | None, typer.Option(help="Of this version.")] = None,
     withdrawn: Annotated[bool, typer.Option("--withdrawn", help="Those alone.")] = False,
     as_json: AsJson = False,
     token: Token = None,
@@ -138,8 +139,8 @@ def show_all(
     """Show releases, the newest first."""
     from zenthos_cli.api import open_api
 
-    filters = {"device_model": device_model, "kind": kind, "name": name, "withdrawn": withdrawn}
-    found = list(open_api(token).items("/releases", **filters))
+    filters = {"device_model": device_model, "kind": kind, "name": name, "version": version}
+    found = list(open_api(token).items("/releases", **filters, withdrawn=withdrawn))
     if as_json:
         show_json(found)
         return

@@ -52,6 +52,7 @@ def test_from_sources_to_a_release_and_back(zenthos: Zenthos, served: Ota) -> No
     assert done.exit_code == 0, done.output
     listed = json.loads(zenthos("release", "list", "--json").output)
     [release] = [item["id"] for item in listed]
+    assert json.loads(zenthos("release", "list", "--version", "v9.9.9", "--json").output) == []
     assert "v1.0.0" in zenthos("release", "show", release).output
     reissued = zenthos("release", "reissue", release, "--key", str(key))
     assert reissued.exit_code == 0, reissued.output

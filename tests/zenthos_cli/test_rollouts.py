@@ -115,6 +115,20 @@ def test_rollback_takes_a_release_of_a_higher_counter(zenthos: Zenthos, ota: Ota
     assert "zenthos release reissue" in again.stderr
 
 
+def test_a_release_by_its_version(zenthos: Zenthos, ota: Ota) -> None:
+    releases = [publish(ota, f"v1.{number}.0", number) for number in (1, 2)]
+    rollout = create(zenthos, "v1.2.0", "--model", "esp32-s3")
+    shown = json.loads(zenthos("rollout", "show", rollout, "--json").stdout)
+    assert shown["release_id"] == releases[1]
+    earlier = publish(ota, "v1.0.9", 1_001)
+    back = zenthos("rollout", "rollback", rollout, "v1.0.9", "--json")
+    assert json.loads(back.stdout)["release_id"] == earlier
+    for model in ([], ["--model", "esp32-cam"]):
+        done = zenthos("rollout", "create", "v9.9.9", *model)
+        assert done.exit_code == 1
+        assert "`zenthos release list` shows them" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
