@@ -1,8 +1,7 @@
 """Builds the application: nothing is opened before it starts."""
 
-import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Final
 
@@ -14,6 +13,7 @@ from starlette.types import Scope
 from ota_api.alerts.routes import router as alerts
 from ota_api.analytics.routes import router as analytics
 from ota_api.audit.routes import router as audit
+from ota_api.background import running
 from ota_api.bodies import MAX_BODY_BYTES, BodyLimit
 from ota_api.ddi.routes import router as ddi
 from ota_api.devices.routes import BULK_PATH
@@ -27,7 +27,7 @@ from ota_api.history.routes import router as history
 from ota_api.hooks.routes import HOOK_PATH
 from ota_api.hooks.routes import router as hooks
 from ota_api.hooks.schemas import MAX_HOOK_BYTES
-from ota_api.hooks.worker import working
+from ota_api.hooks.worker import keep_working
 from ota_api.keys.routes import router as keys
 from ota_api.keys.versions import keep_key_versions
 from ota_api.limits.rates import BINARY_PATHS
@@ -65,18 +65,6 @@ _RAW_PATHS: Final = (BULK_PATH, HOOK_PATH)
 """A table, and what is parsed only once its HMAC is known to be good."""
 
 
-@asynccontextmanager
-async def _running(*works: Coroutine[None, None, None]) -> AsyncIterator[None]:
-    """Works that go on beside the requests, and are cancelled at the end."""
-    tasks = [asyncio.create_task(work) for work in works]
-    try:
-        yield
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-
 def _body_limit(path: str, content_type: str) -> int:
     if path in PUBLISH_PATHS and content_type.startswith(MULTIPART):
         return MAX_FORM_BYTES
@@ -94,9 +82,10 @@ def create_app(settings: Settings, clock: Callable[[], float] = time.time) -> Fa
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with open_resources(settings, clock) as resources, working(resources):
+        async with open_resources(settings, clock) as resources:
             app.state.resources = resources
-            async with _running(keep_swept(resources), keep_key_versions(resources)):
+            works = (keep_working, keep_swept, keep_key_versions)
+            async with running(*(work(resources) for work in works)):
                 yield
 
     app = FastAPIOffline(

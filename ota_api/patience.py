@@ -1,7 +1,8 @@
 """How long a client may take to say what it wants.
 
 1. The head of a request comes within HEAD_S of the connection or of its first byte, else the
-   connection is closed: one that sends a header a minute holds nothing.
+   connection is closed: one that sends a header a minute holds nothing. So is one that sends, after
+   an answer, what is no request: an empty line, or more of a body that nobody waits for.
 2. Between requests a connection may be idle for KEEP_ALIVE_S.
 3. At most ZENTHOS_OTA_MAX_CONNECTIONS are open; whoever comes later gets 503.
 """
@@ -24,6 +25,12 @@ class PatientProtocol(HttpToolsProtocol):
         super().connection_made(transport)
         self._await_head()
 
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        # Any byte ends uvicorn's own wait for a next request.
+        if self.timeout_keep_alive_task is None and self._is_idle():
+            self._await_head()
+
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self._await_head()
@@ -35,6 +42,9 @@ class PatientProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_waiting()
         super().connection_lost(exc)
+
+    def _is_idle(self) -> bool:
+        return self.cycle is None or self.cycle.response_complete
 
     def _await_head(self) -> None:
         if self._head_due is None:

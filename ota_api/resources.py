@@ -154,6 +154,7 @@ async def open_resources(
     async with (
         _new_pool(url, POOL_MAX, check=AsyncConnectionPool.check_connection) as pool,
         _new_pool(url, READS_MAX, autocommit=True) as reads,
+        _new_pool(url, 1, check=AsyncConnectionPool.check_connection) as catalogue_reads,
         AnalyticalDatabase(settings.analytics_database_url.get_secret_value()) as analytical,
     ):
         seen = SeenDevices(pool)
@@ -167,7 +168,7 @@ async def open_resources(
                     token_keys=token_keys,
                     trusted_keys=trusted,
                     online_key=online,
-                    catalogues=CatalogueCache(pool, settings.ota_url),
+                    catalogues=CatalogueCache(catalogue_reads, settings.ota_url),
                     seen=seen,
                     accounts=accounts,
                     exports=ExportSlots(),

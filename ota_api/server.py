@@ -30,6 +30,7 @@ def server_config(app: FastAPI, settings: Settings) -> uvicorn.Config:
         host=settings.ota_host,
         port=settings.ota_port,
         http=OpenProtocol,
+        ws="none",
         timeout_keep_alive=KEEP_ALIVE_S,
         limit_concurrency=settings.ota_max_connections,
         log_config=None,

@@ -154,6 +154,9 @@ def _check_wording(manifest: Manifest) -> None:
     if manifest.kind not in KINDS:
         raise ManifestError(f"kind {manifest.kind!r} is none of {', '.join(KINDS)}")
     is_model = manifest.kind == "model"
+    least = manifest.requires.min_firmware
+    if least is not None and not FIRMWARE_VERSION.fullmatch(least):
+        raise ManifestError(f"requires.min_firmware {least!r} is not a version such as v1.2.3")
     if not (MODEL_VERSION if is_model else FIRMWARE_VERSION).fullmatch(manifest.version):
         raise ManifestError(f"version {manifest.version!r} is not a {manifest.kind} version")
     if not RELEASE_NAME.fullmatch(manifest.name):

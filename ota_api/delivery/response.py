@@ -19,6 +19,9 @@ from ota_api.ranges import Part
 
 CONNECTION: Final = "zenthos:connection"
 """The ASGI extension that holds the connection's transport."""
+FIRST_LOOK_S: Final = 0.01
+LAST_LOOK_S: Final = 0.25
+"""Between two looks at whether a client has taken the end of a file."""
 
 
 class BlobResponse(Response):
@@ -79,6 +82,8 @@ class BlobResponse(Response):
                 if position < self._part.end and connection and connection.is_closing():
                     outcome = ABORTED
                     return
+            async with asyncio.timeout(self._admission.patience_s(BLOCK_BYTES)):
+                await _taken(connection)
             outcome = FINISHED
         except TimeoutError:
             outcome = CUT
@@ -94,6 +99,14 @@ class BlobResponse(Response):
         piece = block if most >= len(block) and not begin else memoryview(block)[begin:][:most]
         await self._admission.pace(self._device, len(piece))
         return piece
+
+
+async def _taken(connection: asyncio.Transport | None) -> None:
+    """Wait until the client has taken the last piece: nobody else does."""
+    pause_s = FIRST_LOOK_S
+    while connection is not None and connection.get_write_buffer_size():
+        await asyncio.sleep(pause_s)
+        pause_s = min(2 * pause_s, LAST_LOOK_S)
 
 
 def _body(piece: bytes | memoryview, *, more: bool) -> Message:

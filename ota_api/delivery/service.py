@@ -70,6 +70,8 @@ async def send_file(
             headers={"Content-Range": f"bytes */{file.size}"},
         )
     if redirect and deliveries.store.presigns:
+        if request.method == "HEAD":  # a URL that is signed for GET is good for nothing else
+            return Response(None, headers=_headers(file) | {"Content-Length": str(file.size)})
         return await _redirect(deliveries, file)
     return _send_part(deliveries, file, part, identity)
 

@@ -10,8 +10,7 @@
 import asyncio
 import logging
 import tempfile
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -38,18 +37,8 @@ ALERT_TYPE: Final = "github_release_failed"
 _logger = logging.getLogger(__name__)
 
 
-@asynccontextmanager
-async def working(resources: Resources) -> AsyncIterator[None]:
-    """While the server runs; what was left undone is taken up first."""
-    task = asyncio.create_task(_work(resources), name="hooks")
-    try:
-        yield
-    finally:
-        task.cancel()
-        await asyncio.wait([task])
-
-
-async def _work(resources: Resources) -> None:
+async def keep_working(resources: Resources) -> None:
+    """Until cancelled; what was left undone is taken up first."""
     while True:
         resources.hook_calls.clear()
         try:

@@ -65,25 +65,25 @@ class TrustedKeyFile:
             if seen != self._seen:
                 self._take_up(self._read())
                 self._seen, self.problem = seen, None
-        except ConfigurationError as error:
+        except (ConfigurationError, OSError) as error:
             self._report(str(error))
         if self._loaded is None:
             raise ConfigurationError(self.problem or f"{self._path} was not read")
         return self._loaded
 
     def learn(self, newest: tuple[int, bytes] | None) -> None:
-        """The newest version that any server accepted, and its SHA-256; an older one ends here."""
+        """The newest version that any server accepted, and its SHA-256; another ends here."""
         if newest is None or (self._newest and newest[0] < self._newest[0]):
             return
         self._newest = newest
-        if self._loaded and newest[0] > self._loaded.keys.version:
+        if self._loaded and newest != _version(self._loaded):
             self._loaded, self._seen = None, None
 
     def _take_up(self, keys: SignedKeys) -> None:
         if self._newest is not None:
             check_version(keys, self._newest)
         self._loaded = keys
-        self._newest = keys.keys.version, hashlib.sha256(keys.document).digest()
+        self._newest = _version(keys)
 
     def _report(self, problem: str) -> None:
         if problem != self.problem:
@@ -105,18 +105,23 @@ class TrustedKeyFile:
 
 def check_version(keys: SignedKeys, newest: tuple[int, bytes]) -> None:
     """Not below the newest accepted, and no other list of its version; else ConfigurationError."""
-    version, sha256 = newest
-    found = keys.keys.version
+    version, _ = newest
+    found, _ = _version(keys)
     if found < version:
         raise ConfigurationError(
             f"keys.json has version {found}, but {version} was accepted before: put the newest"
             " back, or have the root sign a higher version (`zenthos keys`)"
         )
-    if found == version and hashlib.sha256(keys.document).digest() != sha256:
+    if found == version and _version(keys) != newest:
         raise ConfigurationError(
             f"keys.json of version {found} is not the one accepted before: have the root sign it"
             f" as version {found + 1} (`zenthos keys`)"
         )
+
+
+def _version(keys: SignedKeys) -> tuple[int, bytes]:
+    """With the SHA-256 of the list."""
+    return keys.keys.version, hashlib.sha256(keys.document).digest()
 
 
 def _fingerprint(path: Path) -> tuple[int, int, int]:

@@ -15,12 +15,12 @@ from typing import Final
 
 import msgspec
 from fastapi import Request, Response
-from opentelemetry import metrics
 
 from ota_api.delivery.blocks import StoredFile
 from ota_api.delivery.service import send_file, wants_binary
 from ota_api.keys.service import OnlineKey
 from ota_api.ranges import matches_etag
+from ota_api.releases.counting import count_download
 from ota_api.releases.entitlement import NOTHING_PUBLISHED, Denied, Entitled
 from ota_api.releases.fetching import fetch
 from ota_api.releases.metadata import complete
@@ -32,9 +32,6 @@ from zenthos_core.tokens import Identity, Role
 
 LATEST: Final = "latest"
 _HEADERS: Final = {"Cache-Control": "private, no-cache", "Vary": "Accept, Authorization"}
-_downloads = metrics.get_meter(__name__).create_counter(
-    "zenthos.ota.firmware_downloads", description="Downloads begun, of firmware and models."
-)
 
 
 @dataclass(frozen=True)
@@ -77,9 +74,7 @@ async def _send(
         lake.FIRMWARE, release.object_key, release.size_bytes, release.sha256, not latest
     )
     sent = await send_file(request, resources.deliveries, file, identity)
-    begins = sent.headers.get("content-range", "bytes 0-").startswith("bytes 0-")
-    if request.method == "GET" and sent.status_code in {200, 206, 302} and begins:
-        _downloads.add(1, {"kind": release.kind, "device_model": release.device_model})
+    count_download(request, sent, release.kind, release.device_model)
     return sent
 
 

@@ -57,6 +57,7 @@ class CatalogueCache:
     """The catalogue of a process."""
 
     def __init__(self, pool: AsyncConnectionPool[AsyncConnection], base_url: str) -> None:
+        """The pool is for this alone: requests wait here that hold a connection of another."""
         self._pool = pool
         self._base_url = base_url
         self._reading = asyncio.Lock()

@@ -1,19 +1,24 @@
 """Whether a signed release may stand beside those there are.
 
 1. A version is new for each of its device models. The same binary under the same version again is
-   the release there is, unless that was withdrawn; other bytes are a conflict.
+   the release there is, unless that was withdrawn, has expired or its key is not trusted any more;
+   other bytes are a conflict.
 2. A reissue is a version that its device models have, with the same bytes, kind and name, under a
    new counter. It is for the device models of one release, all or some.
-3. The release_counter exceeds that of every release of this kind for these models, by at most 1000.
+3. The release_counter exceeds that of every release for these models, of firmware or of models, by
+   at most 1000 for each of them.
 """
 
+from collections.abc import Collection, Mapping
+from datetime import UTC, datetime
 from typing import NamedTuple
 from uuid import UUID
 
 from ota_api.releases.publications import Publications, Taken
 from ota_api.releases.repository import ReleaseRepository
-from zenthos_core.errors import ConflictError, NotFoundError
-from zenthos_core.manifest import Manifest, verify_counter
+from zenthos_core.errors import ConflictError, ManifestError, NotFoundError
+from zenthos_core.manifest import MAX_COUNTER_STEP, Manifest, verify_counter
+from zenthos_core.signing import TrustedKeys
 
 
 class Original(NamedTuple):
@@ -33,8 +38,35 @@ class Place(NamedTuple):
     original: Original | None = None
 
 
+class Standing(NamedTuple):
+    """By what it is told whether a release that is there still holds."""
+
+    now: datetime
+    key_ids: Collection[str]
+    """Of the release keys that are trusted now."""
+
+    @classmethod
+    def of(cls, trusted: TrustedKeys, now: float) -> "Standing":
+        """`now` in epoch seconds."""
+        key_ids = {key.key_id for key in trusted.keys if key.expires > now}
+        return cls(datetime.fromtimestamp(now, UTC), key_ids)
+
+    def holds(self, taken: Taken) -> bool:
+        """Whether devices would take it."""
+        return (
+            taken.withdrawn_at is None
+            and taken.expires_at > self.now
+            and taken.key_id in self.key_ids
+        )
+
+
 async def find_place(
-    publications: Publications, releases: ReleaseRepository, manifest: Manifest, *, reissue: bool
+    publications: Publications,
+    releases: ReleaseRepository,
+    manifest: Manifest,
+    standing: Standing,
+    *,
+    reissue: bool,
 ) -> Place:
     """Rules 1 to 3.
 
@@ -43,14 +75,16 @@ async def find_place(
         NotFoundError: for a reissue of what there is not.
     """
     taken = await publications.taken(manifest)
-    place = _find_original(manifest, taken) if reissue else Place(_is_same(manifest, taken))
+    place = (
+        _find_original(manifest, taken) if reissue else Place(_is_same(manifest, taken, standing))
+    )
     if not place.exists:
-        newest = await releases.newest_counter(manifest.device_models, manifest.kind)
+        newest = await releases.newest_counters(manifest.device_models, manifest.kind)
         _check_counter(manifest, newest)
     return place
 
 
-def _is_same(manifest: Manifest, taken: list[Taken]) -> bool:
+def _is_same(manifest: Manifest, taken: list[Taken], standing: Standing) -> bool:
     """Rule 1."""
     first = [t for t in taken if not t.reissue]
     if not first:
@@ -67,6 +101,11 @@ def _is_same(manifest: Manifest, taken: list[Taken]) -> bool:
         raise ConflictError(
             f"{manifest.version} was withdrawn ({first[0].withdrawal_reason}): publish a new"
             " version, or reissue this one if it is to be offered after all"
+        )
+    if not any(map(standing.holds, taken)):
+        raise ConflictError(
+            f"{manifest.version} is published and has expired, or its key is not trusted any more:"
+            " reissue it (`zenthos release reissue`)"
         )
     return True
 
@@ -103,11 +142,17 @@ def _equals(manifest: Manifest, taken: Taken) -> bool:
     )
 
 
-def _check_counter(manifest: Manifest, newest: int) -> None:
+def _check_counter(manifest: Manifest, newest: Mapping[str, int]) -> None:
     """Rule 3."""
-    if manifest.release_counter <= newest:
+    highest, lowest = max(newest.values()), min(newest.values())
+    if manifest.release_counter <= highest:
         raise ConflictError(
             f"release_counter {manifest.release_counter} is taken: sign the manifest again with "
-            f"{newest + 1}"
+            f"{highest + 1}"
         )
-    verify_counter(manifest, newest)
+    if highest - lowest >= MAX_COUNTER_STEP:
+        raise ManifestError(
+            f"the counters of {', '.join(newest)} are {MAX_COUNTER_STEP} apart, and devices take no"
+            " larger step: release for each model alone"
+        )
+    verify_counter(manifest, lowest)

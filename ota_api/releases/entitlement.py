@@ -219,7 +219,7 @@ def _judge(  # noqa: PLR0917 - one rule after another over all the evidence
         why = candidate.withdrawal_reason or "no reason given"
         return Denied("withdrawn", f"{version} was withdrawn: {why}")
     if release.expires_at.timestamp() <= now:
-        return Denied("expired", f"{version} expired at {_utc(release.expires_at)}: sign it again")
+        return Denied("expired", f"{version} expired at {_utc(release.expires_at)}: reissue it")
     if not _is_trusted(candidate, keys, now):
         text = f"{version} is signed by key {release.key_id}, which keys.json does not trust now"
         return Denied("key_not_trusted", text)
@@ -245,7 +245,9 @@ def _is_trusted(candidate: Candidate, keys: Sequence[ReleaseKey], now: float) ->
 
 def _needs(version: str, wanted: str, installed: str | None) -> Denied | None:
     """Rule 5."""
-    if installed is not None and FIRMWARE_VERSION.fullmatch(installed):
+    if not FIRMWARE_VERSION.fullmatch(wanted):
+        text = f"{version} needs firmware {wanted!r}, which is no version: publish it anew"
+    elif installed is not None and FIRMWARE_VERSION.fullmatch(installed):
         if _numbers(installed) >= _numbers(wanted):
             return None
         text = f"{version} needs firmware {wanted} first; the device runs {installed}"

@@ -13,7 +13,8 @@ from zenthos_core.manifest import Manifest, SignedManifest
 
 _TARGETS = (
     "SELECT t.release_id, t.device_model, t.object_key, t.reissue, r.kind, r.name, r.version,"
-    " r.sha256, r.sha1, r.md5, r.release_counter, r.withdrawn_at, r.withdrawal_reason"
+    " r.sha256, r.sha1, r.md5, r.release_counter, r.expires_at, r.key_id, r.withdrawn_at,"
+    " r.withdrawal_reason"
     " FROM release_targets t JOIN releases r ON r.id = t.release_id"
     " WHERE t.device_model = ANY(%(models)s) AND t.version = %(version)s"
 )
@@ -34,6 +35,8 @@ class Taken:
     sha1: str | None
     md5: str | None
     release_counter: int
+    expires_at: datetime
+    key_id: str
     withdrawn_at: datetime | None
     withdrawal_reason: str | None
 

@@ -96,15 +96,16 @@ class ReleaseRepository:
             slot.parameters() | {"version": version},
         )
 
-    async def newest_counter(self, device_models: Sequence[str], kind: str) -> int:
-        """The highest release_counter of any of the models, 0 for none."""
+    async def newest_counters(self, device_models: Sequence[str], kind: str) -> dict[str, int]:
+        """The highest release_counter of each model, 0 for none; one for all kinds of firmware,
+        which a device has one of."""
+        kinds = FIRMWARE_KINDS if kind in FIRMWARE_KINDS else (kind,)
         cursor = await self.connection.execute(
-            "SELECT coalesce(max(release_counter), 0) FROM release_targets"
-            " WHERE device_model = ANY(%s) AND kind = %s",
-            (list(device_models), kind),
+            "SELECT device_model, max(release_counter) FROM release_targets"
+            " WHERE device_model = ANY(%s) AND kind = ANY(%s) GROUP BY device_model",
+            (list(device_models), list(kinds)),
         )
-        row = await cursor.fetchone()
-        return int(row[0]) if row else 0
+        return dict.fromkeys(device_models, 0) | dict(await cursor.fetchall())
 
     async def _one(self, query: str, parameters: dict[str, Any]) -> Release | None:
         async with self.connection.cursor(row_factory=class_row(Release)) as cursor:

@@ -93,5 +93,7 @@ async def get_release_counter(
     kind: Literal["firmware-bundle", "esp-image", "model"],
 ) -> ReleaseCounter:
     """The counter to sign the next release with."""
-    newest = await ReleaseRepository(connection).newest_counter([device_model], kind)
+    newest = (await ReleaseRepository(connection).newest_counters([device_model], kind))[
+        device_model
+    ]
     return ReleaseCounter(device_model=device_model, kind=kind, newest=newest, next=newest + 1)

@@ -14,6 +14,8 @@ import psycopg
 from psycopg import AsyncConnection
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
+from ota_api.background import running
+
 FLUSH_S: Final = 5.0
 MAX_DEVICES: Final = 100_000
 """Beyond these, what came first is forgotten."""
@@ -71,12 +73,10 @@ class SeenDevices:
 @asynccontextmanager
 async def flushing(seen: SeenDevices, every_s: float = FLUSH_S) -> AsyncIterator[None]:
     """Flush every few seconds, and once at the end."""
-    task = asyncio.create_task(_flush_for_ever(seen, every_s))
     try:
-        yield
+        async with running(_flush_for_ever(seen, every_s)):
+            yield
     finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
         await _try_flush(seen)
 
 

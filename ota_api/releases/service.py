@@ -21,7 +21,7 @@ from psycopg import AsyncConnection
 
 from ota_api.audit.schemas import Action
 from ota_api.audit.service import AuditTrail
-from ota_api.releases.conflicts import Original, find_place
+from ota_api.releases.conflicts import Original, Standing, find_place
 from ota_api.releases.publications import Publications
 from ota_api.releases.repository import ReleaseRepository
 from ota_api.releases.staging import Staged
@@ -50,7 +50,8 @@ async def publish(
     releases, publications = ReleaseRepository(connection), Publications(connection)
     manifest, chosen = staged.manifest, staged.chosen
     await releases.lock_publishing()
-    place = await find_place(publications, releases, manifest, reissue=chosen.reissue)
+    standing = Standing.of(resources.trusted_keys.load().keys, resources.clock())
+    place = await find_place(publications, releases, manifest, standing, reissue=chosen.reissue)
     if place.exists:
         return False
     if place.original is None:

@@ -12,7 +12,7 @@ from anyio import to_thread
 from opentelemetry import trace
 
 from ota_api.keys.versions import check_key_version
-from ota_api.releases.conflicts import find_place
+from ota_api.releases.conflicts import Standing, find_place
 from ota_api.releases.contents import (
     Digests,
     check_contents,
@@ -74,6 +74,7 @@ async def stage(resources: Resources, submission: Submission, kinds: tuple[str, 
             Publications(connection),
             ReleaseRepository(connection),
             manifest,
+            Standing.of(trusted.keys, resources.clock()),
             reissue=submission.chosen.reissue,
         )
         if place.exists or place.original:

@@ -35,9 +35,8 @@ _MATCHES: Final = (
 )
 
 _PROVE: Final = """
-WITH proven AS (
-  UPDATE deployments d
-  SET state = 'success', stage = NULL, reason = NULL, changed_at = %(now)s
+WITH ready AS (
+  SELECT d.id FROM deployments d
   WHERE d.rollout_id = %(id)s AND d.confirmed_at IS NOT NULL
     AND d.state IN ('rebooting', 'timed_out', 'aborted') AND (
     SELECT count(*) FROM (
@@ -46,7 +45,11 @@ WITH proven AS (
         AND t.received_at >= d.confirmed_at AND NOT t.backlog AND t.{column} = %(version)s
       LIMIT {readings}) good
     ) = {readings}
-  RETURNING d.id
+  FOR UPDATE SKIP LOCKED
+), proven AS (
+  UPDATE deployments d
+  SET state = 'success', stage = NULL, reason = NULL, changed_at = %(now)s
+  FROM ready WHERE d.id = ready.id RETURNING d.id
 )
 INSERT INTO deployment_events (deployment_id, at, state) SELECT id, %(now)s, 'success' FROM proven
 """

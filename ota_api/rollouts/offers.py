@@ -37,12 +37,15 @@ WITH rollout AS (
     offered_at = excluded.offered_at, changed_at = excluded.changed_at
     WHERE d.state IN ('aborted', 'timed_out') AND d.reason = ANY(%(untried)s)
   RETURNING id, rollout_id, device_id, state, NULL::text AS reason
+), older AS (
+  SELECT d.id FROM deployments d
+  JOIN unnest(%(newer_ids)s::uuid[], %(owners)s::text[], %(older_ids)s::uuid[])
+    AS o (newer_id, device_id, older_id) ON d.device_id = o.device_id AND d.rollout_id = o.older_id
+  JOIN offered ON offered.rollout_id = o.newer_id AND offered.device_id = o.device_id
+  WHERE d.state = ANY(%(open)s) ORDER BY d.id FOR UPDATE OF d
 ), superseded AS (
   UPDATE deployments d SET state = 'aborted', reason = %(superseded)s, changed_at = %(now)s
-  FROM offered JOIN unnest(%(newer_ids)s::uuid[], %(owners)s::text[], %(older_ids)s::uuid[])
-    AS o (newer_id, device_id, older_id)
-    ON o.newer_id = offered.rollout_id AND o.device_id = offered.device_id
-  WHERE d.device_id = o.device_id AND d.rollout_id = o.older_id AND d.state = ANY(%(open)s)
+  FROM older WHERE d.id = older.id
   RETURNING d.id, d.state, d.reason
 )
 INSERT INTO deployment_events (deployment_id, at, state, reason)

@@ -80,10 +80,12 @@ class RolloutRepository:
         """End those of a rollout or a device that are open; how many there were."""
         whose = "rollout_id = %(rollout_id)s" if rollout_id else "device_id = %(device_id)s"
         query = (
-            "WITH ended AS ("
-            " UPDATE deployments SET state = 'aborted', reason = %(reason)s, changed_at = %(now)s"
-            f" WHERE {whose}"
-            " AND state IN ('pending', 'downloading', 'installing', 'rebooting') RETURNING id)"
+            f"WITH open AS (SELECT id FROM deployments WHERE {whose}"
+            " AND state IN ('pending', 'downloading', 'installing', 'rebooting')"
+            " ORDER BY id FOR UPDATE),"  # in an order, as offers that supersede them
+            " ended AS (UPDATE deployments d"
+            " SET state = 'aborted', reason = %(reason)s, changed_at = %(now)s"
+            " FROM open WHERE d.id = open.id RETURNING d.id)"
             " INSERT INTO deployment_events (deployment_id, at, state, reason)"
             " SELECT id, %(now)s, 'aborted', %(reason)s FROM ended"
         )

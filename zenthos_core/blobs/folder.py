@@ -1,5 +1,6 @@
 """A folder as object store, written atomically."""
 
+import glob
 import os
 import secrets
 import shutil
@@ -12,6 +13,8 @@ from zenthos_core.blobs.store import check_key
 from zenthos_core.errors import BlobNotFoundError
 
 COPY_BYTES: Final = 1024 * 1024
+TOKEN_BYTES: Final = 4
+"""Of what tells half-written files of one object apart."""
 
 
 class FolderStore:
@@ -37,9 +40,12 @@ class FolderStore:
             shutil.copyfileobj(file, target, COPY_BYTES)
 
     def delete(self, bucket: str, key: str) -> None:
+        """With what a process that was killed has left of it."""
         path = self.path(bucket, key)
         with suppress(FileNotFoundError, NotADirectoryError):
-            path.unlink()
+            for partial in path.parent.glob(f".{glob.escape(path.name)}.{'?' * 2 * TOKEN_BYTES}"):
+                partial.unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
             _fsync_folder(path.parent)
 
     def get(self, bucket: str, key: str) -> bytes:
@@ -70,7 +76,7 @@ class FolderStore:
     def _replacing(self, bucket: str, key: str) -> Iterator[BinaryIO]:
         target = self.path(bucket, key)
         target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
+        temporary = target.with_name(f".{target.name}.{secrets.token_hex(TOKEN_BYTES)}")
         try:
             with temporary.open("xb") as file:
                 yield file
