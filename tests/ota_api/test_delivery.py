@@ -10,13 +10,18 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import pytest
+import uvicorn
 from hypothesis import given
 from hypothesis import strategies as st
+from uvicorn.server import ServerState
 
 from ota_api.delivery.admission import MIN_PIECE_BYTES, Admission, Limits
 from ota_api.delivery.blocks import BLOCK_BYTES, BlockCache, StoredFile
 from ota_api.delivery.buckets import MAX_BUCKETS, Bucket, Buckets
+from ota_api.delivery.response import BlobResponse
 from ota_api.delivery.tally import ABORTED, CUT, FINISHED, TALLY
+from ota_api.ranges import Part
+from ota_api.server import OpenProtocol
 from tests.ota_api.conftest import DEVICE_ID, Ota, running_ota
 from zenthos_core.blobs.folder import FolderStore
 from zenthos_core.errors import ArchiveError, BlobNotFoundError, BusyError, ThrottledError
@@ -212,6 +217,33 @@ def test_a_client_that_stalls_is_cut(ota_settings: Settings) -> None:
         while piece := client.recv(1024 * 1024):
             received += len(piece)
         assert received < len(LARGE)
+
+
+async def test_a_client_that_does_not_take_the_last_piece_is_cut(tmp_path: Path) -> None:
+    """A file of one piece has no other."""
+    store = FolderStore(tmp_path)
+    store.put("b", "small", bytes(BLOCK_BYTES))
+    admission = Admission(limits(device_downloads=1, min_bytes_per_s=10**9, slow_after_s=0.2))
+    file = StoredFile("b", "small", BLOCK_BYTES, "s", True)
+    response = BlobResponse(
+        BlockCache(store, 2**20), admission, file, Part(0, BLOCK_BYTES),
+        device="a", status=200, headers={"Content-Length": str(BLOCK_BYTES)},
+    )  # fmt: skip
+    config = uvicorn.Config(response, http=OpenProtocol, lifespan="off", log_config=None)
+    config.load()
+    state = ServerState()
+    before = TALLY.ended[CUT]
+    ours, theirs = socket.socketpair()
+    ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 8192)
+    with theirs:
+        await asyncio.get_running_loop().connect_accepted_socket(
+            lambda: OpenProtocol(config=config, server_state=state, app_state={}), ours
+        )
+        theirs.sendall(b"GET /x HTTP/1.1\r\nHost: a\r\n\r\n")
+        async with asyncio.timeout(20):
+            while TALLY.ended[CUT] == before or state.connections:  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+    assert (TALLY.active, admission._running) == (0, 0)
 
 
 def test_a_rate_changes_the_pieces_and_not_the_bytes(ota_settings: Settings) -> None:

@@ -320,6 +320,13 @@ def shelves(draw: st.DrawFn) -> list[Candidate]:
     return [draw(candidates(counter)) for counter in counters]
 
 
+def test_rule_5_a_demand_that_is_no_version() -> None:
+    for wanted in ("1.4.0", "latest", ""):
+        denied = latest(candidate("v2.0.0", 5, min_firmware=wanted))
+        assert isinstance(denied, Denied)
+        assert (denied.reason, "no version" in denied.text) == ("needs_firmware", True)
+
+
 @st.composite
 def candidates(draw: st.DrawFn, counter: int) -> Candidate:
     version = f"v1.{draw(st.integers(0, 5))}.0"

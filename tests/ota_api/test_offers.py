@@ -9,7 +9,9 @@ from uuid import UUID
 import pytest
 from psycopg import AsyncConnection
 
+from ota_api.background import running
 from ota_api.gathering import Gathered
+from ota_api.resources import POOL_MAX, open_resources
 from ota_api.rollouts.offers import Deployment, Offer, record_offers
 from tests.ota_api.conftest import Ota
 from tests.ota_api.test_rollouts import VERSION, Fleet
@@ -68,6 +70,43 @@ def test_many_at_once(ota: Ota) -> None:
         ("already-installed", None): 1,
         ("aborted", "superseded"): 1,
     }
+
+
+async def test_work_that_misses_a_cancellation_ends_all_the_same() -> None:
+    missed = 0
+
+    async def work() -> None:
+        nonlocal missed
+        while True:
+            try:
+                await asyncio.sleep(60)
+            except asyncio.CancelledError:
+                if missed:
+                    raise
+                missed += 1
+
+    async with asyncio.timeout(10):
+        async with running(work()):
+            await asyncio.sleep(0)
+    assert missed == 1
+
+
+async def test_the_catalogue_is_read_while_requests_hold_all_connections(ota: Ota) -> None:
+    async with open_resources(ota.settings) as resources, asyncio.timeout(4):
+        ota.publish(ota.signer.model())
+
+        async def ask() -> int:
+            async with resources.pool.connection() as connection:
+                everybody.release()
+                await all_are_here.wait()
+                return (await resources.catalogues.as_of(connection)).version
+
+        everybody, all_are_here = asyncio.Semaphore(0), asyncio.Event()
+        asking = [asyncio.create_task(ask()) for _ in range(POOL_MAX)]
+        for _ in asking:
+            await everybody.acquire()
+        all_are_here.set()
+        assert len(set(await asyncio.gather(*asking))) == 1
 
 
 async def test_gathered_while_an_answer_is_under_way() -> None:

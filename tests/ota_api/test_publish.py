@@ -4,6 +4,7 @@ import hashlib
 import time
 from base64 import b64decode, b64encode
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from zenthos_core.signing import (
 from zenthos_core.tokens import Role
 
 OTHER = b"other weights " * 100
+THIRD = b"third weights " * 100
 
 
 def changed(release: dict[str, Any], field: str, edit: Any) -> dict[str, Any]:
@@ -102,6 +104,51 @@ def test_counter_to_sign_next(ota: Ota) -> None:
     }
     ota.publish(ota.signer.model(release_counter=7))
     assert ota.send("GET", path).json()["next"] == 8
+
+
+@pytest.mark.parametrize("least", ["1.4.0", "latest", ""])
+def test_a_demand_that_is_no_version(ota: Ota, least: str) -> None:
+    release = ota.signer.model(requires={"min_firmware": least})
+    answer = ota.publish(release)
+    assert (answer.status_code, "min_firmware" in answer.json()["detail"]) == (422, True)
+
+
+def test_firmware_has_one_counter_for_all_kinds(ota: Ota) -> None:
+    publish = partial(ota.publish, path="/firmware/publish")
+    image = esp_image("v1.4.0")
+    first = ota.signer.firmware(image, kind="esp-image", version="v1.4.0", release_counter=5)
+    assert publish(first).status_code == 201
+    path = f"/release-counters/{DEVICE_MODEL}"
+    assert ota.send("GET", f"{path}/firmware-bundle").json()["next"] == 6
+    assert ota.send("GET", f"{path}/model").json()["next"] == 1
+    bundled = {"version": "v1.6.0", "release_counter": 1}
+    assert publish(ota.signer.firmware(**bundled)).status_code == 409
+    assert publish(ota.signer.firmware(**bundled | {"release_counter": 6})).status_code == 201
+
+
+def test_a_step_that_devices_of_one_model_would_refuse(ota: Ota) -> None:
+    ota.publish(ota.signer.model(release_counter=1_000))
+    both = ["esp32-s3", "esp32-cam"]
+    answer = ota.publish(ota.signer.model(OTHER, device_models=both, release_counter=1_001))
+    assert answer.status_code == 422
+    assert "1000 apart" in answer.json()["detail"]
+    alone = ota.signer.model(OTHER, device_models=both[1:], release_counter=700)
+    assert ota.publish(alone).status_code == 201
+    third = ota.signer.model(THIRD, device_models=both, release_counter=1_701)
+    assert ota.publish(third).status_code == 422, "esp32-cam takes up to 1,700"
+    third = ota.signer.model(THIRD, device_models=both, release_counter=1_700)
+    assert ota.publish(third).status_code == 201
+
+
+def test_the_same_signed_anew_after_it_expired_is_told_to_be_reissued(ota: Ota) -> None:
+    soon = int(time.time()) + 2
+    first = ota.signer.model(expires=soon)
+    assert ota.publish(first).status_code == 201
+    time.sleep(max(0.0, soon - time.time()) + 0.1)
+    anew = ota.publish(ota.signer.model(release_counter=2))
+    assert (anew.status_code, "release reissue" in anew.json()["detail"]) == (409, True)
+    again = {**ota.signer.model(release_counter=2), "reissue": True, "binary_data": None}
+    assert ota.publish(again).status_code == 201
 
 
 def test_same_again_is_answered_with_the_same(ota: Ota) -> None:

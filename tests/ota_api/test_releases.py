@@ -17,6 +17,7 @@ import httpx
 import psycopg
 import pytest
 
+from ota_api.keys.service import TrustedKeyFile
 from ota_api.releases.uploads import KEEP_S, sweep
 from ota_api.resources import open_resources
 from tests.ota_api.conftest import DEVICE_MODEL, Ota
@@ -24,6 +25,7 @@ from tests.ota_api.releases import Signer, bundle, esp_image
 from tests.ota_api.test_service import environment
 from zenthos_core import lake
 from zenthos_core.blobs import store_of
+from zenthos_core.errors import ConfigurationError
 from zenthos_core.settings import Settings
 from zenthos_core.signing import TrustedKeys, read_key, read_trusted_keys, write_trusted_keys
 from zenthos_core.tokens import Role
@@ -227,6 +229,29 @@ def test_two_lists_of_one_version(ota: Ota) -> None:
     resign(ota, 1, {"model"})
     assert "is not the one accepted" in ota.http.get("/health/ready").json()["checks"]["keys"]
     assert ota.publish(ota.signer.firmware(), path=FIRMWARE).status_code == 201
+
+
+def test_another_list_of_the_version_that_was_accepted_elsewhere(ota: Ota) -> None:
+    keys = TrustedKeyFile(ota.settings.trusted_keys_file, ota.settings.root_public_key_file)
+    version = keys.load().keys.version
+    keys.learn((version, bytes(32)))
+    with pytest.raises(ConfigurationError, match="is not the one accepted"):
+        keys.load()
+
+
+def test_a_list_that_cannot_be_read_leaves_the_last_good_one(ota: Ota) -> None:
+    path = ota.settings.trusted_keys_file
+    keys = TrustedKeyFile(path, ota.settings.root_public_key_file)
+    good = keys.load()
+    content = path.read_bytes()
+    path.unlink()
+    path.mkdir()
+    assert keys.load() is good
+    assert keys.problem is not None
+    path.rmdir()
+    path.write_bytes(content)
+    assert keys.load().document == content
+    assert keys.problem is None
 
 
 def high_water_kib(pid: int) -> int:

@@ -147,6 +147,16 @@ def test_a_head_that_does_not_come(ota_settings: Settings, monkeypatch: pytest.M
                     received += part
                 assert time.monotonic() - began < 8
                 assert received.count(b"200 OK") == start.count(b"\r\n\r\n")
+        awaited = b"GET /health HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n"
+        for head, rest in ((whole, b"\r\n"), (awaited, b"x")):
+            with socket.create_connection(("127.0.0.1", ota.settings.ota_port), 10) as client:
+                client.sendall(head)
+                assert b"200 OK" in client.recv(4096)
+                client.sendall(rest)
+                began = time.monotonic()
+                while client.recv(4096):
+                    pass
+                assert time.monotonic() - began < 8, "it holds a connection with nothing"
         with socket.create_connection(("127.0.0.1", ota.settings.ota_port), 10) as client:
             for _ in range(2):  # idle in between for longer than a head may take
                 client.sendall(whole)

@@ -194,6 +194,17 @@ def test_a_half_written_file_is_no_object(folder: FolderStore) -> None:
     assert list(folder.keys("b")) == ["a"]
 
 
+def test_what_a_killed_process_has_left_goes_with_its_object(folder: FolderStore) -> None:
+    folder.put("b", "x", b"")
+    folder.put("b", "xy", b"")
+    for name in (".x.0a1b2c3d", ".xy.0a1b2c3d"):
+        (folder.root / "b" / name).write_bytes(b"half")
+    folder.delete("b", "x")
+    assert {p.name for p in (folder.root / "b").iterdir()} == {"xy", ".xy.0a1b2c3d"}
+    folder.delete("b", "xy")
+    assert list((folder.root / "b").iterdir()) == []
+
+
 def test_a_write_that_fails_leaves_the_old_object_and_nothing_else(folder: FolderStore) -> None:
     folder.put("b", "x", b"old")
     with pytest.raises(TypeError):
