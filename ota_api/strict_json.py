@@ -10,6 +10,7 @@
 
 import json
 import re
+from collections import Counter
 from typing import Any, Final
 
 from zenthos_core.errors import InvalidInputError
@@ -56,8 +57,7 @@ def is_deep(body: bytes) -> bool:
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
+        (twice, _), *_ = Counter(name for name, _ in pairs).most_common(1)
         raise InvalidInputError(f"{twice[:50]!r} twice in an object: send it once")
     return found
 

@@ -110,7 +110,7 @@ def named_key(token: str) -> str | None:
     """The `kid` that a token proposes; nothing of it is verified."""
     try:
         kid = jwt.get_unverified_header(token).get("kid")
-    except jwt.InvalidTokenError:
+    except (jwt.InvalidTokenError, RecursionError):
         return None
     return kid if isinstance(kid, str) else None
 
@@ -165,7 +165,7 @@ def verify(public_key_pem: bytes, token: str) -> Identity:
     """
     try:
         claims = _verify_signature(_load_public(public_key_pem), token)
-    except (ValueError, InvalidSignature, msgspec.DecodeError) as error:
+    except (ValueError, InvalidSignature, msgspec.DecodeError, RecursionError) as error:
         raise AuthenticationError(f"token refused: {error or 'bad signature'}") from None
     now = time.time()
     if claims.iss != ISSUER:

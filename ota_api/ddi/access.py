@@ -34,14 +34,13 @@ TenantPath = Annotated[str, Path(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 ControllerPath = Annotated[str, Path(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{2,62}$")]
 
 
-async def _controller(  # noqa: PLR0917 - dependencies
+async def _controller_token(
     request: Request,
     resources: Opened,
-    connection: Transaction,
-    tenant: TenantPath,
     controller_id: ControllerPath,
     authorization: Annotated[str | None, Depends(_header)],
 ) -> Identity:
+    """By rules 1 and 2, before any connection is taken."""
     device_id = controller_id.lower().replace("_", "-")
     scheme, _, token = (authorization or "").partition(" ")
     if scheme.lower() == "gatewaytoken":
@@ -57,6 +56,15 @@ async def _controller(  # noqa: PLR0917 - dependencies
     if READ not in identity.scopes:
         raise PermissionDeniedError(f"this takes a token with the scope {READ}")
     check_own(identity, device_id)
+    return identity
+
+
+async def _controller(
+    identity: Annotated[Identity, Depends(_controller_token)],
+    resources: Opened,
+    connection: Transaction,
+    tenant: TenantPath,
+) -> Identity:
     await check_standing(connection, identity)
     if tenant.lower() not in {DEFAULT_TENANT, resources.settings.ddi_tenant.lower()}:
         raise NotFoundError(f"no tenant {tenant}: use {resources.settings.ddi_tenant}")

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, Depends, Path, Query, Request, Response
+from fastapi import APIRouter, BackgroundTasks, Depends, Path, Query, Request, Response
 from fastapi.responses import JSONResponse, PlainTextResponse
 
 from ota_api.ddi.access import Controller, ControllerPath, TenantPath
@@ -19,6 +19,7 @@ from ota_api.delivery.service import send_file
 from ota_api.problems import MEDIA_TYPE
 from ota_api.releases.counting import count_download
 from ota_api.resources import Opened, Transaction
+from ota_api.rollouts.halting import halt_if_failing
 from zenthos_core.errors import NotFoundError
 
 PREFIX: Final = "/{tenant}/controller/v1/{controller_id}"
@@ -93,9 +94,17 @@ async def get_deployment(
 
 
 @router.post("/deploymentBase/{action_id}/feedback", **_EMPTY)
-async def give_feedback(actions: DeviceActions, action_id: ActionId, feedback: Feedback) -> None:
+async def give_feedback(
+    actions: DeviceActions,
+    action_id: ActionId,
+    feedback: Feedback,
+    resources: Opened,
+    background: BackgroundTasks,
+) -> None:
     """How far the device is."""
-    await actions.feedback(action_id, feedback)
+    failing = await actions.feedback(action_id, feedback)
+    if failing is not None:
+        background.add_task(halt_if_failing, resources, failing)
 
 
 @router.get("/installedBase/{action_id}", **_OMIT)

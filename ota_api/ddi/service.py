@@ -3,6 +3,7 @@
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Final
+from uuid import UUID
 
 from psycopg import AsyncConnection
 
@@ -43,7 +44,7 @@ from ota_api.delivery.blocks import StoredFile
 from ota_api.releases.entitlement import Denied
 from ota_api.releases.fetching import offer_firmware
 from ota_api.resources import Resources
-from ota_api.rollouts.reports import Report, report
+from ota_api.rollouts import reports
 from ota_api.rollouts.transitions import DONE, OPEN, Claim, State
 from zenthos_core import lake
 from zenthos_core.errors import GoneError, InvalidInputError, NotFoundError
@@ -152,8 +153,8 @@ class Actions:
         if action.state is State.PENDING:
             await self._report(action, Claim(State.DOWNLOADING))
 
-    async def feedback(self, action_id: int, feedback: Feedback) -> None:
-        """How far the device is.
+    async def feedback(self, action_id: int, feedback: Feedback) -> UUID | None:
+        """How far the device is; the rollout, where the device has failed in it.
 
         Raises:
             GoneError: for an action that is over.
@@ -161,16 +162,17 @@ class Actions:
         action = await self._find(action_id)
         if is_over(action, feedback):
             if repeats(action.state, feedback):
-                return
+                return None
             raise GoneError(f"action {action_id} has ended: it is {action.state}")
         claim = claim_of(action, feedback, await self._repository.last_logged(action_id))
         if claim is None:
-            return
-        await self._report(action, claim, errors_in(feedback.status))
+            return None
+        reported = await self._report(action, claim, errors_in(feedback.status))
         if claim.state is State.ABORTED:
             await self._answer_cancel(action, CANCEL_CONFIRMED, claim.reason or "")
         if claim.state is State.SUCCESS:
             await self._prove(await self._repository.told())
+        return reported.rollout_id if reported.state == State.FAILURE else None
 
     async def cancel_feedback(self, action_id: int, feedback: Feedback) -> None:
         """Whether the device has stopped; until it says so it is asked again."""
@@ -205,10 +207,12 @@ class Actions:
             if action.unproven and told.proves(action.version):
                 await self._repository.prove(action.id, self._now)
 
-    async def _report(self, action: Action, claim: Claim, logged: str | None = None) -> None:
+    async def _report(
+        self, action: Action, claim: Claim, logged: str | None = None
+    ) -> reports.Deployment:
         detail: dict[str, object] | None = {LOGGED: logged} if logged else None
-        told = Report(action.id, claim, detail=detail)
-        await report(self._connection, self._now, self._device_id, told)
+        told = reports.Report(action.id, claim, detail=detail)
+        return await reports.report(self._connection, self._now, self._device_id, told)
 
     async def _answer_cancel(self, action: Action, answer: str, reason: str) -> None:
         await self._repository.answer_cancel(action.id, self._now, answer, reason)

@@ -28,6 +28,7 @@ from ota_api.audit.schemas import Action
 from ota_api.audit.service import Actor, AuditTrail
 from ota_api.devices.repository import DeviceRepository
 from ota_api.devices.schemas import RegisteredDevice
+from ota_api.limits.rates import network_of
 from ota_api.resources import Resources
 from ota_api.standing import check_standing
 from zenthos_core import tokens
@@ -108,7 +109,7 @@ async def claim_device(
         ThrottledError: after too many of them.
     """
     attempts = (
-        (resources.throttles.claim_by_address, address),
+        (resources.throttles.claim_by_address, network_of(address)),
         (resources.throttles.claim_by_device, device_id),
     )
     for throttle, key in attempts:

@@ -23,6 +23,8 @@ async def create_farm(
     if existing is None:
         raise ConflictError(f"farm {wanted.name!r} was removed just now: send it again")
     given = wanted.model_dump(exclude_unset=True)
+    if "owner" in given:
+        given["owner"] = given["owner"] or ""  # as it is stored
     stored = existing.model_dump(include=set(given))
     if given != stored:
         differing = ", ".join(sorted(field for field in given if given[field] != stored[field]))

@@ -4,14 +4,15 @@ from http import HTTPStatus
 from typing import Annotated, Any, Final
 from uuid import UUID
 
-from fastapi import APIRouter, BackgroundTasks, Header, Query, Request, Response
+from fastapi import APIRouter, BackgroundTasks, Depends, Header, Query, Request, Response
 
 from ota_api.auth import PUBLIC, User
 from ota_api.hooks.repository import DeliveryRepository
 from ota_api.hooks.schemas import Delivery, HookAnswer, State
 from ota_api.hooks.service import Incoming, receive
+from ota_api.hooks.signature import check_signature, hook_secrets
 from ota_api.pagination import Limit, Page, cut_page
-from ota_api.resources import Opened, Transaction
+from ota_api.resources import Opened, Resources, Transaction
 
 router = APIRouter(tags=["hooks"])
 HOOK_PATH: Final = "/hooks/github-release"
@@ -26,25 +27,38 @@ _OPENAPI: Final[dict[str, Any]] = {
 }
 
 
+async def _read(
+    request: Request,
+    resources: Opened,
+    event: Annotated[str, Header(alias="X-GitHub-Event")] = "",
+    delivery: Annotated[str, Header(alias="X-GitHub-Delivery")] = "",
+    signature: Annotated[str | None, Header(alias="X-Hub-Signature-256")] = None,
+) -> Incoming:
+    """The body, read and found to be GitHub's before a transaction begins: it may take its time."""
+    body = await request.body()
+    check_signature(hook_secrets(resources.settings), body, signature)
+    return Incoming(event, delivery, body)
+
+
 @router.post(HOOK_PATH, dependencies=PUBLIC, **_OPENAPI)
 async def github_release(
-    *,
-    request: Request,
+    incoming: Annotated[Incoming, Depends(_read)],
     response: Response,
     after: BackgroundTasks,
     resources: Opened,
     connection: Transaction,
-    event: Annotated[str, Header(alias="X-GitHub-Event")] = "",
-    delivery: Annotated[str, Header(alias="X-GitHub-Delivery")] = "",
-    signature: Annotated[str | None, Header(alias="X-Hub-Signature-256")] = None,
 ) -> HookAnswer:
     """A delivery of GitHub's webhook: 202 while it is under way, else what came of it."""
-    incoming = Incoming(event, delivery, signature, await request.body())
     answer = await receive(resources, DeliveryRepository(connection), incoming)
     if answer.status == "pending":
         response.status_code = HTTPStatus.ACCEPTED
-        after.add_task(resources.hook_calls.set)  # once it is committed
+        after.add_task(_wake, resources)  # once it is committed
     return answer
+
+
+async def _wake(resources: Resources) -> None:
+    """On the event loop."""
+    resources.hook_calls.set()
 
 
 @router.get("/hooks/deliveries")

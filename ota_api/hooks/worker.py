@@ -80,7 +80,8 @@ async def _process(resources: Resources, connection: AsyncConnection, delivery: 
     await deliveries.finish(delivery.id, state, detail, now)
     if state == "failed":
         _logger.error("%s %s: %s", delivery.repository, delivery.tag, detail)
-        await deliveries.raise_alert(_alert(delivery, detail), now)
+        ended = await deliveries.find(delivery.id) or delivery
+        await deliveries.raise_alert(_alert(ended, detail), now)
     else:
         await deliveries.resolve_alert(ALERT_TYPE, _subject(delivery), now)
 
@@ -111,7 +112,10 @@ async def _fetch_and_publish(
     bundles = find_bundles(await DeliveryRepository(connection).assets(delivery.id))
     with tempfile.TemporaryDirectory(prefix="zenthos-hook-") as folder:
         async with opened_fetcher(resources.settings) as fetcher:
-            fetched = [await _fetch(fetcher, bundle, Path(folder)) for bundle in bundles]
+            fetched = [
+                await _fetch(fetcher, bundle, Path(folder) / str(number))
+                for number, bundle in enumerate(bundles)
+            ]
         done = [
             await publish_bundle(resources, connection, delivery.repository, one) for one in fetched
         ]
@@ -124,9 +128,11 @@ async def _count_attempt(resources: Resources, delivery_id: UUID) -> None:
         await DeliveryRepository(connection).count_attempt(delivery_id)
 
 
-async def _fetch(fetcher: Fetcher, bundle: Bundle, folder: Path) -> FetchedBundle:
+async def _fetch(fetcher: Fetcher, bundle: Bundle, place: Path) -> FetchedBundle:
+    """Into files named by us: an asset's name may be anything."""
+
     async def fetch(asset: Asset, part: str, most_bytes: int) -> Path:
-        return await fetcher.fetch(asset, folder / f"{bundle.stem}.{part}", most_bytes)
+        return await fetcher.fetch(asset, place.with_name(f"{place.name}.{part}"), most_bytes)
 
     return FetchedBundle(
         bundle,

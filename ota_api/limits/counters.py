@@ -14,7 +14,7 @@ from typing import Final
 
 from limits.aio.storage import RedisStorage
 from opentelemetry import metrics
-from redis.asyncio import Redis
+from redis.asyncio import BlockingConnectionPool
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
@@ -36,15 +36,20 @@ class SharedStorage:
     """Redis, by rule 2; `monotonic` gives seconds that only go on."""
 
     def __init__(self, url: str, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._pool = BlockingConnectionPool.from_url(
+            url,
+            timeout=TIMEOUT_S,  # more at once than there are connections wait for one
+            max_connections=CONNECTIONS,
+            socket_timeout=TIMEOUT_S,
+            socket_connect_timeout=TIMEOUT_S,
+            # once more at once: a connection that Redis has closed meanwhile is found out by use
+            retry=Retry(NoBackoff(), 1),
+        )
         self._storage = RedisStorage(
             f"async+{url}",
             implementation="redispy",
             key_prefix=PREFIX,
-            socket_timeout=TIMEOUT_S,
-            socket_connect_timeout=TIMEOUT_S,
-            max_connections=CONNECTIONS,
-            # once more at once: a connection that Redis has closed meanwhile is found out by use
-            retry=Retry(NoBackoff(), 1),  # type: ignore[arg-type]
+            connection_pool=self._pool,  # type: ignore[arg-type]
         )
         self._monotonic = monotonic
         self._away_until = 0.0
@@ -81,8 +86,7 @@ class SharedStorage:
 
     async def close(self) -> None:
         """End its connections."""
-        connection: Redis = self._storage.bridge.get_connection()  # type: ignore[attr-defined]
-        await connection.aclose()
+        await self._pool.aclose()
 
     def _leave_alone(self, error: Exception) -> None:
         _away.add(1)

@@ -13,6 +13,7 @@
 """
 
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from ipaddress import IPv6Address, ip_address
@@ -30,6 +31,8 @@ from zenthos_core.tokens import Identity, Role
 HOUR_S: Final = 3600
 MINUTE_S: Final = 60
 BINARY_PATHS: Final = ("/firmware/", "/models/")
+_DOWNLOAD: Final = re.compile(rb"(?:^|&)download=(?:true|1|on|t|y|yes)(?:&|$)")
+"""As the routes read it."""
 _BINARY: Final = b"application/octet-stream"
 
 
@@ -123,6 +126,6 @@ def asks_for_binary(scope: Scope) -> bool:
         return "/artifacts/" in path
     if not path.startswith(BINARY_PATHS):
         return False
-    if b"download=" in scope["query_string"]:
+    if _DOWNLOAD.search(scope["query_string"].lower()):
         return True
     return any(name == b"accept" and _BINARY in value.lower() for name, value in scope["headers"])

@@ -26,6 +26,7 @@ from ota_api.releases.entitlement import (
 )
 from ota_api.releases.repository import Slot
 from ota_api.rollouts.offers import Offer
+from ota_api.rollouts.transitions import OPEN
 from ota_api.standing import check_device
 from zenthos_core.errors import BusyError, PermissionDeniedError
 from zenthos_core.signing import ReleaseKey
@@ -78,7 +79,7 @@ async def _answer(
         return None
     shelf = catalogue.shelf(question.slot)
     decided = _decide(asker, shelf, question)
-    if isinstance(decided, Denied) or not _is_new(decided, question):
+    if isinstance(decided, Denied) or not _is_new(asker, shelf, decided, question):
         return decided
     return await _record(askers, asker, shelf, decided, question)
 
@@ -105,12 +106,23 @@ def _decide(asker: Asker, shelf: Shelf, question: Question) -> Entitled | Denied
     return decide_version(asker.device, question.slot, shelf, question.version, *evidence)
 
 
-def _is_new(decided: Entitled, question: Question) -> bool:
-    """A deployment to make, or to take up again: the latter for who asks what is the latest."""
+def _is_new(asker: Asker, shelf: Shelf, decided: Entitled, question: Question) -> bool:
+    """A deployment to make; for who asks what is the latest also one to take up again, or one that
+    supersedes what was offered while it was paused."""
     deployment = decided.deployment
     if decided.rollout is None:
         return False
-    return deployment is None or (deployment.untried and question.version is None)
+    if deployment is None:
+        return True
+    if question.version is not None:
+        return False
+    return deployment.untried or (
+        len(asker.deployments) > 1
+        and any(
+            older in asker.deployments and asker.deployments[older].state in OPEN
+            for older in shelf.older_rollouts(decided.release.release_counter)
+        )
+    )
 
 
 async def _record(

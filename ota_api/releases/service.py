@@ -27,8 +27,9 @@ from ota_api.releases.repository import ReleaseRepository
 from ota_api.releases.staging import Staged
 from ota_api.releases.uploads import end_uploads
 from ota_api.resources import Resources
-from ota_api.rollouts.implicit import begin_implicit
 from ota_api.rollouts.repository import RolloutRepository
+from ota_api.rollouts.schemas import NewRollout
+from ota_api.rollouts.service import Rollouts
 from zenthos_core.manifest import Manifest
 from zenthos_core.tokens import Identity
 
@@ -69,14 +70,14 @@ async def publish(
             **_legacy_digests(staged, place.original),
         },
     )
-    await begin_implicit(
-        RolloutRepository(connection),
-        release_id,
-        manifest.device_models,
-        chosen.rollout_percentage,
-        by=publisher.subject,
-        now=datetime.fromtimestamp(resources.clock(), UTC),
-    )
+    if chosen.rollout_percentage:
+        now = datetime.fromtimestamp(resources.clock(), UTC)
+        rollouts = Rollouts(RolloutRepository(connection), trail, now)
+        phases = [float(chosen.rollout_percentage)]
+        for model in manifest.device_models:
+            await rollouts.create(
+                NewRollout(release_id=release_id, device_model=model, phases=phases)
+            )
     after = _brief(manifest) | ({"reissue": True} if chosen.reissue else {})
     subject = f"release {manifest.name} {manifest.version}"
     await trail.record(Action.RELEASE_PUBLISH, subject, after=after)

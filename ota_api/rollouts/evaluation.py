@@ -88,7 +88,7 @@ INSERT INTO deployment_events (deployment_id, at, state, stage, reason)
 
 _MEMBERS: Final = f"""
 SELECT count(*),
-  count(*) FILTER (WHERE v.last_seen > %(deadline)s
+  count(*) FILTER (WHERE greatest(v.last_seen, v.checked_in_at) > %(deadline)s
     AND (v.checked_in_at IS NULL OR v.checked_in_at < %(asked_after)s)
     AND NOT EXISTS (
       SELECT FROM deployments d WHERE d.rollout_id = %(id)s AND d.device_id = v.id))

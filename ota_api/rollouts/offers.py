@@ -41,7 +41,7 @@ WITH rollout AS (
   SELECT d.id FROM deployments d
   JOIN unnest(%(newer_ids)s::uuid[], %(owners)s::text[], %(older_ids)s::uuid[])
     AS o (newer_id, device_id, older_id) ON d.device_id = o.device_id AND d.rollout_id = o.older_id
-  JOIN offered ON offered.rollout_id = o.newer_id AND offered.device_id = o.device_id
+  JOIN rollout r ON r.id = o.newer_id
   WHERE d.state = ANY(%(open)s) ORDER BY d.id FOR UPDATE OF d
 ), superseded AS (
   UPDATE deployments d SET state = 'aborted', reason = %(superseded)s, changed_at = %(now)s

@@ -99,7 +99,8 @@ async def _record(
     told: Report,
     outcome: Outcome | None,
 ) -> None:
-    """One that changes nothing is an event all the same; one that does, voids a confirmation."""
+    """One that changes nothing is an event all the same, unless it repeats what is known; one that
+    does, voids a confirmation."""
     counter = told.report_counter or deployment.report_counter + 1
     state = outcome or Outcome(State(deployment.state), deployment.stage, deployment.reason)
     confirmed_at = deployment.confirmed_at
@@ -117,6 +118,9 @@ async def _record(
     said = {"said": claim.state, "version": claim.version, "sha256": claim.sha256}
     differs = outcome is None or claim.state != state.state
     detail = {**(said if differs else {}), **(told.detail or {})}
+    known = (deployment.state, deployment.stage, deployment.reason)
+    if not detail and known == (state.state, state.stage, state.reason):
+        return
     await connection.execute(
         "INSERT INTO deployment_events (deployment_id, at, state, stage, reason, detail)"
         " VALUES (%s, %s, %s, %s, %s, %s)",

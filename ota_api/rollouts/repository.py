@@ -23,6 +23,10 @@ _DEPLOYMENTS: Final = (
 )
 
 
+MOST_EVENTS: Final = 200
+"""Of a deployment that are told."""
+
+
 class RolloutRepository:
     """Works within the transaction of its connection."""
 
@@ -135,11 +139,13 @@ class RolloutRepository:
         return await self._rows(query, {**given, "after": after, "limit": limit})
 
     async def events(self, deployment_ids: list[int]) -> list[dict[str, Any]]:
-        """Steps of deployments, the oldest first."""
+        """Steps of deployments, the oldest first; of each the newest at most."""
         return await self._rows(
-            "SELECT deployment_id, at, state, stage, reason, detail FROM deployment_events"
-            " WHERE deployment_id = ANY(%(ids)s) ORDER BY id",
-            {"ids": deployment_ids},
+            "SELECT e.deployment_id, e.at, e.state, e.stage, e.reason, e.detail"
+            " FROM unnest(%(ids)s::bigint[]) AS d (id) CROSS JOIN LATERAL ("
+            " SELECT * FROM deployment_events WHERE deployment_id = d.id"
+            " ORDER BY id DESC LIMIT %(most)s) e ORDER BY e.id",
+            {"ids": deployment_ids, "most": MOST_EVENTS},
         )
 
     async def decisions(self, rollout_id: UUID, after: int, limit: int) -> list[dict[str, Any]]:

@@ -1,21 +1,18 @@
 """Rollouts: operators steer them, the lineage has them evaluated, devices report on them."""
 
-import logging
 from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Annotated, Any
 from uuid import UUID
 
-import psycopg
 from fastapi import APIRouter, BackgroundTasks, Depends, Path, Query
 
-from ota_api.audit.repository import AuditRepository
-from ota_api.audit.service import SYSTEM_ROLE, Actor, AuditTrail
 from ota_api.auth import Known, OneDevice, Publisher, Steering, Trail, User, check_own
 from ota_api.fields import DeviceIdPath, DeviceModel
 from ota_api.pagination import Limit, Page, cut_page
-from ota_api.resources import Opened, Resources, Transaction
+from ota_api.resources import Opened, Transaction
 from ota_api.rollouts import evaluation, policy
+from ota_api.rollouts.halting import halt_if_failing
 from ota_api.rollouts.reports import Report, report
 from ota_api.rollouts.repository import RolloutRepository
 from ota_api.rollouts.schemas import (
@@ -33,10 +30,8 @@ from ota_api.rollouts.schemas import (
 )
 from ota_api.rollouts.service import Rollouts
 from ota_api.rollouts.transitions import Claim, State
-from zenthos_core.errors import ZenthosError
 
 router = APIRouter(tags=["rollouts"])
-_logger = logging.getLogger(__name__)
 
 RolloutId = Annotated[UUID, Path()]
 AfterNumber = Annotated[int, Query(ge=0, le=2**62, description="`next` of the page before.")]
@@ -236,28 +231,6 @@ async def get_device_deployments(
         steps[event.pop("deployment_id")].append(event)
     found = [DeploymentHistory.model_validate({**row, "events": steps[row["id"]]}) for row in rows]
     return cut_page(found, limit, lambda deployment: str(deployment.id))
-
-
-async def halt_if_failing(resources: Resources, rollout_id: UUID) -> None:
-    """After a failure, in a transaction of its own: a bad release does not wait for the sensor.
-
-    Of many failures at once one waits for the rollout's lock and then sees them all.
-    """
-    if rollout_id in resources.halting:
-        return
-    resources.halting.add(rollout_id)
-    now = datetime.fromtimestamp(resources.clock(), UTC)
-    try:
-        async with resources.pool.connection() as connection:
-            trail = AuditTrail(AuditRepository(connection), Actor("ota-api", SYSTEM_ROLE))
-            rollouts = Rollouts(RolloutRepository(connection), trail, now)
-            rollout = await rollouts.find(rollout_id, lock=True)
-            resources.halting.discard(rollout_id)
-            await rollouts.halt(rollout)
-    except (ZenthosError, psycopg.Error):
-        _logger.exception("could not evaluate rollout %s after a failure", rollout_id)
-    finally:
-        resources.halting.discard(rollout_id)
 
 
 def _view(rollout: evaluation.RolloutRow) -> Rollout:

@@ -39,8 +39,9 @@ class NewRollout(RequestBody):
 
     @model_validator(mode="after")
     def _check_phases(self) -> "NewRollout":
-        if sorted(set(self.phases)) != self.phases:
-            raise ValueError("phases must rise, such as [1, 10, 50, 100]")
+        buckets = [round(percentage * 100) for percentage in self.phases]
+        if sorted({*buckets, 0})[1:] != buckets:
+            raise ValueError("phases must rise, by 0.01 at least, such as [1, 10, 50, 100]")
         return self
 
 

@@ -43,7 +43,8 @@ SUPERSEDED: Final = "superseded"
 NEVER_ASKED: Final = "never_asked"
 NOT_BEGUN: Final = "not_begun"
 UNTRIED: Final = (SUPERSEDED, NEVER_ASKED, NOT_BEGUN)
-"""Reasons of the server, which ended what the device had not tried: it may be offered again."""
+"""Reasons of the server, which ended what the device had not tried: it may be offered again. From
+a device the same words mean nothing of the kind."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,8 @@ def apply(current: State, claim: Claim, *, version: str, sha256: str) -> Outcome
     if claim.state in DONE:
         return _confirm(claim, version, sha256)
     stage = claim.stage or ("unknown" if claim.state is State.FAILURE else None)
-    return Outcome(claim.state, stage, claim.reason)
+    reason = f"device: {claim.reason}" if claim.reason in UNTRIED else claim.reason
+    return Outcome(claim.state, stage, reason)
 
 
 def _confirm(claim: Claim, version: str, sha256: str) -> Outcome:

@@ -20,6 +20,7 @@ from anyio import to_thread
 from ota_api.audit.repository import AuditRepository
 from ota_api.audit.schemas import Action
 from ota_api.audit.service import Actor, AuditTrail
+from ota_api.limits.rates import network_of
 from ota_api.resources import Resources
 from ota_api.sessions.repository import SessionRepository, StoredRefresh
 from ota_api.sessions.schemas import Credentials, SessionTokens
@@ -49,7 +50,7 @@ async def verify_credentials(resources: Resources, given: Credentials, address: 
         ThrottledError: after too many failures.
     """
     attempts = (
-        (resources.throttles.login_by_address, address),
+        (resources.throttles.login_by_address, network_of(address)),
         (resources.throttles.login_by_account, given.username),
     )
     for throttle, key in attempts:

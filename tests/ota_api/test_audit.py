@@ -87,7 +87,8 @@ def test_every_route_that_changes_something_records_it(ota: Ota) -> None:
             operation.method, requests.path(operation, device_id), headers=headers, **body
         )
         entries = ota.rows(f"SELECT action, actor FROM audit_log WHERE id > {last} ORDER BY id")
-        steps = 3 if operation.path.endswith("/rollback") else 1  # an end and a beginning, too
+        # a rollout begins, or one ends and another begins, too
+        steps = {"publish": 2, "rollback": 3}.get(operation.path.rpartition("/")[2], 1)
         assert len(entries) == steps, operation
         expected = {"admin": "admin", "device": device_id}.get(caller)
         assert expected in {None, entries[-1][1]}, operation

@@ -159,7 +159,7 @@ def model_of(rollout_id: UUID, s: Setting, devices: list[Device]) -> tuple[int, 
             if s.state == "running" and long_enough and seen and seen > began > device.created_at:
                 device.part = Part("timed_out", NOW, reason="never_asked")
                 late += 1
-            elif seen is not None and seen > deadline:
+            elif any(at and at > deadline for at in (seen, device.checked_in_at)):
                 unasked += 1
     parts = [device.part for device in devices if device.part is not None]
     recent = [part for part in parts if part.changed_at >= s.phase_started_at]

@@ -30,6 +30,8 @@ from zenthos_core.errors import ZenthosError
 
 INTERVAL_S: Final = 30
 TICK_S: Final = 30.0
+EVALUATE_WITHIN_S: Final = 15.0
+"""Longest wait for one; with what is read for it, a tick ends before Dagster ends it."""
 
 
 class ServerAwayError(ZenthosError):
@@ -69,10 +71,9 @@ def tick(
     for problem in problems:
         context.log.error(problem)
     kept = msgspec.structs.replace(cursor.after(decided), evaluated=last)
-    stored = msgspec.json.encode(kept).decode()
-    context.update_cursor(stored)
+    context.update_cursor(msgspec.json.encode(kept).decode())
     if events:
-        return dg.SensorResult(asset_events=events, cursor=stored)
+        return dg.SensorResult(asset_events=events)
     return dg.SkipReason("; ".join(problems) or f"{len(running)} evaluated, nothing decided")
 
 
@@ -117,7 +118,9 @@ def evaluate(ota: httpx.Client, rollout: Rollout, quality: Quality | None) -> No
     """
     path = f"/rollouts/{rollout.id}/evaluate"
     try:
-        answer = ota.post(path, json=quality.body() if quality else {})
+        answer = ota.post(path, json=quality.body() if quality else {}, timeout=EVALUATE_WITHIN_S)
+    except httpx.ReadTimeout:
+        raise RefusedError(f"POST {path} takes longer than {EVALUATE_WITHIN_S:g} s") from None
     except httpx.HTTPError as error:
         raise ServerAwayError(
             f"the OTA server at {ota.base_url} does not answer ({error or type(error).__name__}):"

@@ -27,7 +27,7 @@ from zenthos_core.messages import SENSOR_COLUMNS
 
 WINDOW: Final = timedelta(hours=24)
 DEVICES: Final = 200
-READ_WITHIN_S: Final = 20.0
+READ_WITHIN_S: Final = 5.0
 """Longest that a statement of a tick may take."""
 
 _RUNNING: Final = """
@@ -36,6 +36,9 @@ FROM rollouts o JOIN release_targets t USING (release_id, device_model)
 WHERE o.state = 'running' OR EXISTS (
   SELECT FROM deployments p WHERE p.rollout_id = o.id
     AND p.state IN ('pending', 'downloading', 'installing', 'rebooting'))
+  OR o.id IN (
+  SELECT p.rollout_id FROM deployments p WHERE p.state IN ('timed_out', 'aborted')
+    AND p.confirmed_at > now() - INTERVAL '7 days')
 ORDER BY o.created_at, o.id"""
 
 _UPDATED: Final = """

@@ -42,13 +42,11 @@ class Watched:
         (self.folder / ".env").write_text("".join(lines))
         platform = Platform(directory=str(self.folder))
         context = dg.build_sensor_context(cursor=self.cursor, resources={"platform": platform})
-        done = rollouts(context)
-        self.cursor = context.cursor
-        if isinstance(done, dg.SkipReason):
-            self.said = str(done.skip_message)
-            return []
-        assert isinstance(done, dg.SensorResult)
-        events = [e for e in done.asset_events or () if isinstance(e, dg.AssetMaterialization)]
+        done = rollouts.evaluate_tick(context)  # as the daemon does
+        self.cursor = done.cursor
+        if done.skip_message is not None:
+            self.said = done.skip_message
+        events = [e for e in done.asset_events if isinstance(e, dg.AssetMaterialization)]
         return [{name: value.value for name, value in event.metadata.items()} for event in events]
 
     def state(self, rollout: UUID) -> str:

@@ -88,6 +88,9 @@ CREATE TABLE deployments (
 CREATE INDEX deployments_device ON deployments (device_id, id);
 CREATE INDEX deployments_open ON deployments (rollout_id, changed_at)
   WHERE state IN ('pending', 'downloading', 'installing', 'rebooting');
+-- Given up after the boot was confirmed: readings may prove it all the same.
+CREATE INDEX deployments_unproven ON deployments (confirmed_at)
+  WHERE state IN ('timed_out', 'aborted') AND confirmed_at IS NOT NULL;
 CREATE TABLE deployment_events (
   id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
   deployment_id bigint NOT NULL REFERENCES deployments(id) ON DELETE CASCADE,
