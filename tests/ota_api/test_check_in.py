@@ -126,6 +126,20 @@ def test_newer_offer_supersedes_and_a_withdrawal_brings_back(field: Ota) -> None
     assert deployments(field)[0] == (1, "pending", None)
 
 
+def test_resumed_newer_offer_supersedes_what_was_offered_meanwhile(field: Ota) -> None:
+    newer(field)
+    ask(field)
+    path = f"/rollouts/{field.rows('SELECT id FROM rollouts ORDER BY created_at DESC')[0][0]}"
+    field.send("POST", f"{path}/pause", json={})
+    execute(field, "UPDATE deployments SET state = 'aborted', reason = 'superseded'")
+    assert ask(field).json()["release_counter"] == 1
+    field.send("POST", f"{path}/resume")
+    execute(field, "UPDATE deployments SET state = 'pending' WHERE reason IS NOT NULL")
+    assert ask(field).json()["release_counter"] == 2
+    assert deployments(field)[0][:2] == (1, "aborted")
+    assert deployments(field)[1][:2] == (2, "pending")
+
+
 def test_device_that_has_it_already(field: Ota) -> None:
     version = newer(field)
     execute(field, "UPDATE devices SET model_version = %s", version)

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -191,6 +192,16 @@ def test_the_history_of_an_action(device: DdiDevice) -> None:
         path = f"/deploymentBase/{action_id}?actionHistory={most}"
         assert len(device.send("GET", path).json()["actionHistory"]["messages"]) >= count
     assert "actionHistory" not in device.send("GET", f"/deploymentBase/{action_id}").json()
+
+
+def test_a_failure_stops_the_rollout_at_once(ota: Ota) -> None:
+    publish(ota, BUNDLE)
+    device = DdiDevice(ota)
+    device.feedback(device.action()["id"], "closed", "failure", "no space")
+    deadline = time.monotonic() + 20
+    while ota.rows("SELECT state FROM rollouts") != [("paused",)]:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def test_a_newer_release_waits_until_the_older_is_stopped(ota: Ota) -> None:

@@ -156,6 +156,9 @@ def test_farms_are_created_once(ota: Ota) -> None:
     assert (first.status_code, second.status_code) == (201, 200)
     assert first.json() == second.json()
     assert ota.send("POST", "/farms", json={"name": "North"}).status_code == 200
+    for status in (201, 200):
+        answer = ota.send("POST", "/farms", json={"name": "South", "owner": None})
+        assert answer.status_code == status
     other = ota.send("POST", "/farms", json={"name": "North", "crop_type": "rye"})
     assert other.status_code == 409
     assert "crop_type" in other.json()["detail"]

@@ -1,10 +1,12 @@
 """GitHub's webhook: what is believed, what is fetched from where, and that it happens once."""
 
 import json
+import tempfile
 import threading
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -225,6 +227,18 @@ def test_it_is_given_up_in_the_end(hooked: Ota, assets: AssetServer) -> None:
     state, detail = state_of(hooked, deliver(hooked, event(assets.origin, names)))
     assert (state, "answers 503" in detail) == ("failed", True)
     assert hooked.rows("SELECT attempts FROM webhook_deliveries") == [(ATTEMPTS,)]
+    assert hooked.rows("SELECT evidence -> 'attempts' FROM alerts") == [(ATTEMPTS,)]
+
+
+def test_an_asset_name_is_no_path(hooked: Ota, assets: AssetServer) -> None:
+    names = model(hooked, assets)
+    renamed = [f"../../{name.replace('irrigation', 'stray')}" for name in names]
+    for old, new in zip(names, renamed, strict=True):
+        assets.files[f"/{new}"] = assets.files[f"/{old}"]
+    state, _ = state_of(hooked, deliver(hooked, event(assets.origin, renamed)))
+    assert state == "failed"
+    assert list(Path(tempfile.gettempdir()).glob("stray*")) == []
+    assert list(Path(tempfile.gettempdir()).parent.glob("stray*")) == []
 
 
 def test_rule_3_what_has_failed_is_begun_anew(hooked: Ota, assets: AssetServer) -> None:

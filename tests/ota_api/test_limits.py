@@ -59,6 +59,8 @@ def test_rule_1_binaries_of_a_device_are_counted_apart() -> None:
     [
         ({}, False),
         ({"query": b"kind=model&download=1"}, True),
+        ({"query": b"download=false"}, False),
+        ({"query": b"x_download=1"}, False),
         ({"headers": [(b"accept", b"Application/Octet-Stream;q=1")]}, True),
         ({"path": "/t/controller/v1/d/softwaremodules/3/artifacts/a.bin"}, True),
         ({"path": "/auth/login", "query": b"download=1"}, False),
@@ -231,6 +233,15 @@ def early_in_a_window(ota: Ota) -> httpx.Response:
         if left_s > 15 and "r=2" in answer.headers["ratelimit"]:
             return answer
         time.sleep(left_s + 0.1)
+
+
+async def test_more_at_once_than_there_are_connections_wait_for_one(
+    redis_server: RedisServer,
+) -> None:
+    storage = SharedStorage(redis_server.url)
+    counted = await asyncio.gather(*(storage.incr("many", 60, 1) for _ in range(300)))
+    assert sorted(count or 0 for count in counted) == list(range(1, 301))
+    await storage.close()
 
 
 async def test_two_workers_count_together_in_redis(redis_server: RedisServer) -> None:

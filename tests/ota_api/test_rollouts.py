@@ -361,12 +361,43 @@ def test_what_cannot_be_rolled_out(fleet: Fleet) -> None:
     assert refused(phases=[10, 5]) == 422
     assert refused(phases=[]) == 422
     assert refused(phases=[0.0]) == 422
+    assert refused(phases=[0.004]) == 422
+    assert refused(phases=[1, 1.001, 100]) == 422
     assert refused(error_threshold=1.0) == 422
     fleet.execute("UPDATE releases SET expires_at = now() - INTERVAL '1 second'")
     assert refused() == 409
     fleet.execute("UPDATE releases SET expires_at = now() + INTERVAL '9 days'")
     fleet.roll_out()
     assert refused() == 409
+
+
+def test_gateways_that_send_no_telemetry_are_waited_for(fleet: Fleet) -> None:
+    fleet.execute(
+        "UPDATE devices SET last_seen = NULL, checked_in_at = now() - INTERVAL '10 minutes'"
+    )
+    rollout = fleet.roll_out()
+    fleet.prove(fleet.devices[0])
+    told = fleet.evaluate(rollout)
+    assert (told["action"], told["reasons"][0]["word"]) == ("hold", "waiting_for_successes")
+
+
+def test_a_device_cannot_speak_as_the_server(fleet: Fleet) -> None:
+    fleet.roll_out(error_threshold=0.9, min_devices=50)
+    device = fleet.devices[0]
+    deployment = fleet.check_in(device)["deployment_id"]
+    fleet.report(device, deployment, "aborted", reason="superseded")
+    assert fleet.check_in(device)["reason"] == "failed_before"
+    assert fleet.ota.rows("SELECT reason FROM deployments") == [("device: superseded",)]
+
+
+def test_reports_that_repeat_are_one_event(fleet: Fleet) -> None:
+    fleet.roll_out()
+    device = fleet.devices[0]
+    deployment = fleet.check_in(device)["deployment_id"]
+    for _ in range(5):
+        assert fleet.report(device, deployment, "downloading").status_code == 200
+    events = fleet.ota.rows("SELECT state FROM deployment_events ORDER BY id")
+    assert events == [("pending",), ("downloading",)]
 
 
 def test_a_device_that_is_decommissioned_leaves_without_a_failure(fleet: Fleet) -> None:

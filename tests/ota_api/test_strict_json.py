@@ -4,6 +4,7 @@ import asyncio
 import json
 import socket
 import time
+from contextlib import ExitStack
 
 import pytest
 from hypothesis import given
@@ -12,6 +13,7 @@ from starlette.exceptions import HTTPException
 
 from ota_api import bodies, patience
 from ota_api.bodies import BodyLimit
+from ota_api.resources import POOL_MAX
 from ota_api.strict_json import MAX_DEPTH, check_json, is_deep
 from tests.ota_api.conftest import Ota, running_ota
 from zenthos_core.errors import InvalidInputError
@@ -132,6 +134,23 @@ def test_a_body_that_does_not_come(monkeypatch: pytest.MonkeyPatch, gap_s: float
     with pytest.raises(HTTPException) as error:
         asyncio.run(limited(scope, receive, None))  # type: ignore[arg-type]
     assert error.value.status_code == 408
+
+
+def test_the_last_of_many_names_twice() -> None:
+    names = [f'"{number}":1' for number in range(200_000)]
+    with pytest.raises(InvalidInputError, match="'199999' twice"):
+        check_json(("{" + ",".join([*names, names[-1]]) + "}").encode())
+
+
+def test_bodies_that_take_their_time_hold_no_connection(ota: Ota) -> None:
+    head = b"POST /hooks/github-release HTTP/1.1\r\nHost: x\r\nContent-Type: application/json"
+    with ExitStack() as stack:
+        for _ in range(POOL_MAX + 4):
+            address = ("127.0.0.1", ota.settings.ota_port)
+            client = stack.enter_context(socket.create_connection(address, 10))
+            client.sendall(head + b"\r\nContent-Length: 1000\r\n\r\n{")
+        time.sleep(0.5)
+        assert ota.send("GET", "/farms").status_code == 200
 
 
 def test_a_head_that_does_not_come(ota_settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:

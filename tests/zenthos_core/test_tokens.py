@@ -1,6 +1,7 @@
 """ES256 tokens. Attacks on them over HTTP are in tests/ota_api/test_access.py."""
 
 import time
+from base64 import b64encode
 from pathlib import Path
 
 import jwt
@@ -38,7 +39,11 @@ def test_token_of_a_session() -> None:
     assert tokens.verify(PUBLIC, token).session == "abc"
 
 
-@pytest.mark.parametrize("token", ["", "a.b.c", "é" * 10])
+DEEP = b64encode(b'{"a":' + b"[" * 5_000).rstrip(b"=").decode() + ".e30.AAAA"
+"""A header that no parser follows to its end."""
+
+
+@pytest.mark.parametrize("token", ["", "a.b.c", "é" * 10, DEEP])
 def test_what_is_no_token_names_no_key(token: str) -> None:
     assert tokens.named_key(token) is None
 
@@ -60,7 +65,7 @@ def test_of_another_key() -> None:
         tokens.verify(tokens.public_pem(tokens.generate_private_key()), token)
 
 
-@pytest.mark.parametrize("token", ["", "a", "a.b.c", "....", "\u0000", "é" * 10])
+@pytest.mark.parametrize("token", ["", "a", "a.b.c", "....", "\u0000", "é" * 10, DEEP])
 def test_no_token(token: str) -> None:
     with pytest.raises(AuthenticationError):
         tokens.verify(PUBLIC, token)
