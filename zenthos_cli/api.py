@@ -13,6 +13,11 @@ if TYPE_CHECKING:
 TIMEOUT_S: Final = 30.0
 UPLOAD_TIMEOUT_S: Final = 600.0
 PAGE: Final = 500
+COME_AGAIN: Final = (httpx.codes.TOO_MANY_REQUESTS, httpx.codes.SERVICE_UNAVAILABLE)
+
+
+class AwayError(ZenthosError):
+    """The server does not answer now, or asks to come again later."""
 
 
 class RefusedError(ZenthosError):
@@ -40,7 +45,7 @@ class Api:
         """Every item of a list, page by page."""
         after: str | None = ""
         while after is not None:
-            page = self.get(path, **query, limit=query.get("limit", PAGE), after=after)
+            page = self.get(path, **query, limit=PAGE, after=after)
             yield from page["items"]
             after = page["next"]
 
@@ -64,10 +69,12 @@ class Api:
         try:
             answer = self._http.request(method, path, **options)
         except httpx.TransportError as error:
-            raise ZenthosError(
+            raise AwayError(
                 f"{self._http.base_url} cannot be reached ({error or type(error).__name__}):"
                 " is the stack up, ZENTHOS_OTA_URL right?"
             ) from None
+        if answer.status_code in COME_AGAIN:
+            raise AwayError(explain(answer))
         if answer.is_error:
             raise RefusedError(explain(answer), answer.status_code)
         return answer.json() if answer.content else None

@@ -29,6 +29,8 @@ STATES: Final = (
     *("success", "already-installed", "failure", "timed_out", "aborted"),
 )
 BAR_WIDTH: Final = 40
+PATIENCE_S: Final = 300.0
+"""How long `watch` waits for a server that has answered before."""
 VERSION: Final = re.compile(r"v\d|m-\d")
 """How a version begins, and no id does."""
 
@@ -226,10 +228,20 @@ def _event(event: dict[str, Any]) -> list[str]:
 
 
 def _looks(api: "Api", rollout: str, every: float) -> Iterator[tuple[str, RenderableType]]:
-    """State and picture, until it ends."""
+    """State and picture, until it ends; a server that is away for a while is waited for."""
+    from zenthos_cli.api import AwayError
+
+    seen_at = float("-inf")  # one that never answers is told of at once
     while True:
-        found = api.get(f"/rollouts/{rollout}")
-        events = api.get(f"/rollouts/{rollout}/events", limit=1)["items"]
+        try:
+            found = api.get(f"/rollouts/{rollout}")
+            events = api.get(f"/rollouts/{rollout}/events", limit=1)["items"]
+        except AwayError:
+            if time.monotonic() > seen_at + PATIENCE_S:
+                raise
+            time.sleep(every)
+            continue
+        seen_at = time.monotonic()
         title = f"{found['name']} {found['version']} on {found['device_model']}: {found['state']}"
         yield found["state"], Group(title, "", picture(found, events))
         if found["state"] in EXIT_CODES:

@@ -101,6 +101,33 @@ def test_watch_until_it_ends(zenthos: Zenthos, ota: Ota, state: str, code: int) 
     assert [one["state"] for one in json.loads(deployments.stdout)] == ["failure"]
 
 
+def test_watch_waits_for_a_server_that_is_away_for_a_while(
+    tmp_path: Path, ops_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = make_ota_settings(tmp_path / "ota", ops_url)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ZENTHOS_OTA_URL", settings.ota_url)
+
+    def watch() -> None:
+        seen.append(CliRunner().invoke(app, ["rollout", "watch", rollout, "--every", "0.1"]))
+
+    seen: list[Result] = []
+    watching = threading.Thread(target=watch)
+    with running_ota(settings) as ota:
+        monkeypatch.setenv("ZENTHOS_TOKEN", ota.token(Role.ADMIN, "ada"))
+        body = {"release_id": publish(ota)}
+        rollout = ota.send("POST", "/rollouts", json=body).json()["id"]
+        watching.start()
+        time.sleep(0.5)
+    time.sleep(0.5)
+    assert watching.is_alive(), seen[0].output
+    with psycopg.connect(ops_url) as connection:
+        connection.execute("UPDATE rollouts SET state = 'finished'")
+    with running_ota(settings):
+        watching.join(timeout=20)
+        assert seen[0].exit_code == 0, seen[0].output
+
+
 def test_rollback_takes_a_release_of_a_higher_counter(zenthos: Zenthos, ota: Ota) -> None:
     bad = create(zenthos, publish(ota))
     back = zenthos("rollout", "rollback", bad, publish(ota, "v1.0.0", 1 + 1000))
