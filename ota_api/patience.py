@@ -5,12 +5,16 @@
    an answer, what is no request: an empty line, or more of a body that nobody waits for.
 2. Between requests a connection may be idle for KEEP_ALIVE_S.
 3. At most ZENTHOS_OTA_MAX_CONNECTIONS are open; whoever comes later gets 503.
+4. What is no HTTP, or has a longer path than the parser takes (64 KiB), is told so as a problem.
 """
 
 from asyncio import TimerHandle, Transport
+from http import HTTPStatus
 from typing import Final
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from ota_api.problems import problem
 
 HEAD_S: Final = 15.0
 KEEP_ALIVE_S: Final = 20
@@ -38,6 +42,14 @@ class PatientProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._stop_waiting()
         super().on_headers_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        """Rule 4."""
+        answer = problem(HTTPStatus.BAD_REQUEST, f"{msg.rstrip('.')}: send less, or other HTTP")
+        head = [b"HTTP/1.1 400 Bad Request", b"connection: close"]
+        head += [name + b": " + value for name, value in answer.raw_headers]
+        self.transport.write(b"\r\n".join([*head, b"", bytes(answer.body)]))
+        self.transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_waiting()

@@ -36,6 +36,8 @@ FEW = {GenerationMode.POSITIVE: 4, GenerationMode.NEGATIVE: 2}
 CALLERS = {"admin": Role.ADMIN, "device": Role.DEVICE, "nobody": None}
 KNOWN = {"device_id": DEVICE_ID, "device_model": DEVICE_MODEL, "name": "irrigation"}
 """Put into paths that fit the document: what is made up exists too seldom."""
+REJECTIONS = {408, 410, 413, 421}
+"""Which schemathesis does not count as such."""
 UNJUDGED = {
     "POST /hooks/github-release",  # any object may be signed by GitHub
     "GET /metrics",
@@ -98,7 +100,8 @@ def check_of(  # noqa: PLR0917 - what a case is made of
                 case.path_parameters[name] = KNOWN[name]
         case.headers = {n: v for n, v in (case.headers or {}).items() if n != "Authorization"}
         answer = case.call(base_url=ota.settings.ota_url, session=session, headers=headers)
-        case.validate_response(answer, checks=checks, headers=headers)
+        judged = TRUTH if answer.status_code in REJECTIONS else checks
+        case.validate_response(answer, checks=judged, headers=headers)
 
     return check  # type: ignore[no-any-return]
 

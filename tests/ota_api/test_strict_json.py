@@ -142,6 +142,19 @@ def test_the_last_of_many_names_twice() -> None:
         check_json(("{" + ",".join([*names, names[-1]]) + "}").encode())
 
 
+@pytest.mark.parametrize("path", [b"/" + b"x" * 70_000, b"\x00"])
+def test_what_is_no_http_is_a_problem(shared_ota: Ota, path: bytes) -> None:
+    with socket.create_connection(("127.0.0.1", shared_ota.settings.ota_port), 10) as client:
+        client.sendall(b"GET " + path + b" HTTP/1.1\r\nHost: x\r\n\r\n")
+        received = b""
+        while part := client.recv(4096):
+            received += part
+    head, _, body = received.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 400 ")
+    assert b"content-type: application/problem+json" in head.lower()
+    assert json.loads(body)["status"] == 400
+
+
 def test_bodies_that_take_their_time_hold_no_connection(ota: Ota) -> None:
     head = b"POST /hooks/github-release HTTP/1.1\r\nHost: x\r\nContent-Type: application/json"
     with ExitStack() as stack:
