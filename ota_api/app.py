@@ -101,6 +101,7 @@ def create_app(settings: Settings, clock: Callable[[], float] = time.time) -> Fa
         },
     )
     app.add_middleware(BodyLimit, limit_of=_body_limit, raw_paths=_RAW_PATHS)
+    app.add_middleware(DirectAnswers)
     app.add_middleware(UnexpectedErrors)
     app.add_middleware(RequestCheck, hosts=settings.allowed_hosts)
     _add_cors(app, settings.cors_origins)
@@ -111,7 +112,6 @@ def create_app(settings: Settings, clock: Callable[[], float] = time.time) -> Fa
     for router in _ROUTERS:
         app.include_router(router)
     document_problems(app)
-    app.router.middleware_stack = DirectAnswers(app.router.middleware_stack)
     return app
 
 
