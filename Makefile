@@ -47,7 +47,7 @@ types: $(READY)
 RULES := tests/ml/test_features.py tests/ml/test_dataset.py $(addprefix tests/zenthos_assets/test_, \
 	$(addsuffix .py, bronze bronze_checks bronze_codec bronze_shredded bronze_together gold_rules \
 	model_transforms order parquet rollup silver_build silver_examine silver_transforms \
-	silver_weather transforms))
+	silver_weather transforms)) tests/zenthos_assets/rollouts/test_transforms.py
 
 coverage: $(READY) ## Show that tests reach every line of the transforms
 	$(PYTEST) -q -n $(WORKERS) --dist worksteal $(RULES) --cov
