@@ -128,7 +128,7 @@ class Resources:
     """Set when GitHub has told of a release."""
     hashing: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(HASHES_AT_A_TIME))
     halting: set[UUID] = field(default_factory=set)
-    """Rollouts that a failure is about to have judged; see ota_api.rollouts.routes."""
+    """Rollouts that a failure is about to have judged; see ota_api.rollouts.halting."""
 
 
 @asynccontextmanager

@@ -11,7 +11,7 @@ from rich.live import Live
 from rich.table import Table
 
 from zenthos_cli.shown import AsJson, Token, cell, show_fields, show_json, show_table
-from zenthos_core.errors import NotFoundError
+from zenthos_core.errors import InvalidInputError, NotFoundError
 
 if TYPE_CHECKING:
     from zenthos_cli.api import Api
@@ -182,23 +182,38 @@ def rollback(
 
 
 def find_release(api: "Api", named: str, device_model: str | None) -> str:
-    """The id of a release; of those with that version (for the model), the newest.
+    """The id of a release; of those with that version (for the model), the newest that counts.
 
     Raises:
-        NotFoundError: where there is none.
+        NotFoundError: where there is none that is not withdrawn.
+        InvalidInputError: where several have that version that do not replace each other.
     """
     if VERSION.match(named) is None:
         return named
     found = [
         release
-        for release in api.items("/releases", device_model=device_model, version=named)
-        if release["version"] == named
+        for release in api.items(
+            "/releases", device_model=device_model, version=named, withdrawn=False
+        )
+        if release["version"] == named and not release["withdrawn_at"]
     ]
     if not found:
         whose = f" for {device_model}" if device_model else ""
         raise NotFoundError(f"no release {named}{whose}: `zenthos release list` shows them")
+    if len({_slot(release, device_model) for release in found}) > 1:
+        each = ", ".join(
+            f"{release['id']} ({release['name']} for {' '.join(release['device_models'])})"
+            for release in found
+        )
+        raise InvalidInputError(f"{named} is several releases: name one by its id: {each}")
     newest = max(found, key=lambda release: int(release["release_counter"]))
     return str(newest["id"])
+
+
+def _slot(release: dict[str, Any], device_model: str | None) -> tuple[str, ...]:
+    """Counters of releases compare within a device model, and a model's within its name too."""
+    name = release["name"] if release["kind"] == "model" else ""
+    return (name, *((device_model,) if device_model else release["device_models"]))
 
 
 def picture(rollout: dict[str, Any], events: list[dict[str, Any]]) -> RenderableType:

@@ -10,12 +10,13 @@ Rules, in the order they are checked; nothing after a broken rule is looked at:
 6. Name, version and device models are well-formed: firmware vMAJOR.MINOR.PATCH, model
    m-YYYYMMDD-<sha>; models state their input shape, output classes and quantization.
 7. The binary has the signed size and SHA-256.
-8. `release_counter` exceeds the newest one accepted before, by at most 1000.
+8. `release_counter` exceeds the newest one accepted before for each device model, by at most 1000.
 """
 
 import hashlib
 import re
 from base64 import b64decode
+from collections.abc import Collection
 from typing import Any, Final
 
 import msgspec
@@ -136,12 +137,13 @@ def verify_binary(manifest: Manifest, binary: bytes) -> None:
         raise ManifestError("the binary's SHA-256 is not the manifest's")
 
 
-def verify_counter(manifest: Manifest, newest: int) -> None:
-    """Rule 8; `newest` is the highest counter accepted for this model and kind, 0 for none."""
-    if not newest < manifest.release_counter <= newest + MAX_COUNTER_STEP:
+def verify_counter(manifest: Manifest, newest: Collection[int]) -> None:
+    """Rule 8; `newest` are the highest counters accepted, one for each of its device models and of
+    its kind, 0 for none."""
+    least, most = max(newest) + 1, min(newest) + MAX_COUNTER_STEP
+    if not least <= manifest.release_counter <= most:
         raise ManifestError(
-            f"release_counter {manifest.release_counter} must be {newest + 1} to "
-            f"{newest + MAX_COUNTER_STEP}"
+            f"release_counter {manifest.release_counter} must be {least} to {most}"
         )
 
 

@@ -20,6 +20,11 @@ LOGGED: Final = "logged"
 MOST_ACTIONS: Final = 50
 """Of a device that are looked at, the newest: one is open, one is installed."""
 
+_LAST_OFFER: Final = (
+    "coalesce((SELECT max(p.id) FROM deployment_events p"
+    " WHERE p.deployment_id = e.deployment_id AND p.state = 'pending'), 0)"
+)
+"""Events count from here on: an action that was superseded may be offered again."""
 _ACTION: Final = (
     "SELECT d.id, d.rollout_id, d.state, d.confirmed_at, t.device_model, r.kind, r.name,"
     " r.version, r.sha256, r.sha1, r.md5, r.size_bytes, r.required, t.object_key,"
@@ -30,11 +35,9 @@ _ACTION: Final = (
     " JOIN releases r ON r.id = o.release_id"
     " CROSS JOIN LATERAL (SELECT bool_or(e.state = ANY(%(under_way)s)) AS begun,"
     " bool_or(e.stage = ANY(%(answers)s)) AS answered, bool_or(e.stage = %(rejected)s) AS rejected"
-    " FROM deployment_events e WHERE e.deployment_id = d.id AND e.id >= coalesce((SELECT max(p.id)"
-    " FROM deployment_events p WHERE p.deployment_id = d.id AND p.state = 'pending'), 0)) e"
+    f" FROM deployment_events e WHERE e.deployment_id = d.id AND e.id >= {_LAST_OFFER}) e"
     " WHERE d.device_id = %(device_id)s AND r.kind <> 'model'"
 )
-"""Events count from the last offer on: an action that was superseded may be offered again."""
 
 
 class DdiRepository:
@@ -66,8 +69,8 @@ class DdiRepository:
     async def last_logged(self, action_id: int) -> str | None:
         """Errors that the device has logged last."""
         cursor = await self._connection.execute(
-            "SELECT detail ->> %(key)s FROM deployment_events"
-            " WHERE deployment_id = %(id)s AND detail ? %(key)s ORDER BY id DESC LIMIT 1",
+            "SELECT e.detail ->> %(key)s FROM deployment_events e WHERE e.deployment_id = %(id)s"
+            f" AND e.detail ? %(key)s AND e.id >= {_LAST_OFFER} ORDER BY e.id DESC LIMIT 1".encode(),
             {"id": action_id, "key": LOGGED},
         )
         row = await cursor.fetchone()

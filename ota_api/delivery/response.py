@@ -1,8 +1,9 @@
 """A stored binary as the answer to a request: straight from blocks in memory to the connection.
 
 Nothing waits in a thread for a client, and a client holds no file: one that is slow holds one
-block. Whether the connection still stands, the server says (ota_api/server.py); where it does not
-say, a client that has gone is sent to as if it were there.
+block. A download ends once its connection has taken all of it, and not before: no next request of
+the same connection is looked at until then. Whether the connection still stands, the server says
+(ota_api/server.py); where it does not say, a client that has gone is sent to as if it were there.
 """
 
 import asyncio
@@ -19,9 +20,6 @@ from ota_api.ranges import Part
 
 CONNECTION: Final = "zenthos:connection"
 """The ASGI extension that holds the connection's transport."""
-FIRST_LOOK_S: Final = 0.01
-LAST_LOOK_S: Final = 0.25
-"""Between two looks at whether a client has taken the end of a file."""
 
 
 class BlobResponse(Response):
@@ -70,10 +68,11 @@ class BlobResponse(Response):
         connection: asyncio.Transport | None = scope.get("extensions", {}).get(CONNECTION)
         outcome, position = FAILED, self._part.first
         try:
+            _hold_back(connection, 0)
             while position < self._part.end:
                 piece = await self._next_piece(position)
                 position += len(piece)
-                message = _body(piece, more=position < self._part.end)
+                message = _body(piece, more=True)
                 if connection is not None and not connection.get_write_buffer_size():
                     await send(message)  # there is nothing to wait for: no clock is needed
                 else:
@@ -83,7 +82,8 @@ class BlobResponse(Response):
                     outcome = ABORTED
                     return
             async with asyncio.timeout(self._admission.patience_s(BLOCK_BYTES)):
-                await _taken(connection)
+                await send(_body(b"", more=False))  # waits for the last piece to be taken
+            _hold_back(connection, None)
             outcome = FINISHED
         except TimeoutError:
             outcome = CUT
@@ -101,12 +101,10 @@ class BlobResponse(Response):
         return piece
 
 
-async def _taken(connection: asyncio.Transport | None) -> None:
-    """Wait until the client has taken the last piece: nobody else does."""
-    pause_s = FIRST_LOOK_S
-    while connection is not None and connection.get_write_buffer_size():
-        await asyncio.sleep(pause_s)
-        pause_s = min(2 * pause_s, LAST_LOOK_S)
+def _hold_back(connection: asyncio.Transport | None, most_bytes: int | None) -> None:
+    """Have each send wait while more than so many bytes are left of those before."""
+    if connection is not None and not connection.is_closing():
+        connection.set_write_buffer_limits(most_bytes)
 
 
 def _body(piece: bytes | memoryview, *, more: bool) -> Message:

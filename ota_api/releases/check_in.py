@@ -25,7 +25,7 @@ from ota_api.releases.entitlement import (
     decide_version,
 )
 from ota_api.releases.repository import Slot
-from ota_api.rollouts.offers import Offer
+from ota_api.rollouts.offers import OFFERING, Offer
 from ota_api.rollouts.transitions import OPEN
 from ota_api.standing import check_device
 from zenthos_core.errors import BusyError, PermissionDeniedError
@@ -117,7 +117,8 @@ def _is_new(asker: Asker, shelf: Shelf, decided: Entitled, question: Question) -
     if question.version is not None:
         return False
     return deployment.untried or (
-        len(asker.deployments) > 1
+        decided.rollout.state in OFFERING
+        and len(asker.deployments) > 1
         and any(
             older in asker.deployments and asker.deployments[older].state in OPEN
             for older in shelf.older_rollouts(decided.release.release_counter)

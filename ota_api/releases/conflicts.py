@@ -1,15 +1,16 @@
 """Whether a signed release may stand beside those there are.
 
 1. A version is new for each of its device models. The same binary under the same version again is
-   the release there is, unless that was withdrawn, has expired or its key is not trusted any more;
-   other bytes are a conflict.
+   the release there is, unless one of its device models has none of it that holds: each issue was
+   withdrawn, has expired or its key is not trusted any more. Other bytes are a conflict.
 2. A reissue is a version that its device models have, with the same bytes, kind and name, under a
-   new counter. It is for the device models of one release, all or some.
+   new counter. It is for the device models of one release, all or some. The same manifest again is
+   the reissue there is, while that holds.
 3. The release_counter exceeds that of every release for these models, of firmware or of models, by
    at most 1000 for each of them.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import NamedTuple
 from uuid import UUID
@@ -17,8 +18,8 @@ from uuid import UUID
 from ota_api.releases.publications import Publications, Taken
 from ota_api.releases.repository import ReleaseRepository
 from zenthos_core.errors import ConflictError, ManifestError, NotFoundError
-from zenthos_core.manifest import MAX_COUNTER_STEP, Manifest, verify_counter
-from zenthos_core.signing import TrustedKeys
+from zenthos_core.manifest import MAX_COUNTER_STEP, Manifest, SignedManifest, verify_counter
+from zenthos_core.signing import ReleaseKey, TrustedKeys
 
 
 class Original(NamedTuple):
@@ -42,42 +43,47 @@ class Standing(NamedTuple):
     """By what it is told whether a release that is there still holds."""
 
     now: datetime
-    key_ids: Collection[str]
-    """Of the release keys that are trusted now."""
+    keys: Sequence[ReleaseKey]
+    """That are trusted now."""
 
     @classmethod
     def of(cls, trusted: TrustedKeys, now: float) -> "Standing":
         """`now` in epoch seconds."""
-        key_ids = {key.key_id for key in trusted.keys if key.expires > now}
-        return cls(datetime.fromtimestamp(now, UTC), key_ids)
+        keys = [key for key in trusted.keys if key.expires > now]
+        return cls(datetime.fromtimestamp(now, UTC), keys)
 
     def holds(self, taken: Taken) -> bool:
         """Whether devices would take it."""
         return (
             taken.withdrawn_at is None
             and taken.expires_at > self.now
-            and taken.key_id in self.key_ids
+            and any(
+                key.key_id == taken.key_id and key.may_sign(taken.kind, taken.device_models)
+                for key in self.keys
+            )
         )
 
 
 async def find_place(
     publications: Publications,
     releases: ReleaseRepository,
+    signed: SignedManifest,
     manifest: Manifest,
     standing: Standing,
     *,
     reissue: bool,
 ) -> Place:
-    """Rules 1 to 3.
+    """Rules 1 to 3; `manifest` is what `signed` holds.
 
     Raises:
         ConflictError, ManifestError: where one is broken.
         NotFoundError: for a reissue of what there is not.
     """
     taken = await publications.taken(manifest)
-    place = (
-        _find_original(manifest, taken) if reissue else Place(_is_same(manifest, taken, standing))
-    )
+    if reissue:
+        place = _find_original(signed, manifest, taken, standing)
+    else:
+        place = Place(_is_same(manifest, taken, standing))
     if not place.exists:
         newest = await releases.newest_counters(manifest.device_models, manifest.kind)
         _check_counter(manifest, newest)
@@ -97,20 +103,25 @@ def _is_same(manifest: Manifest, taken: list[Taken], standing: Standing) -> bool
             f"{manifest.version} is published for {models} already, {difference}: "
             "a release never changes, publish under a new version"
         )
-    if all(t.withdrawn_at for t in taken):
+    held = {t.device_model for t in taken if standing.holds(t)}
+    lost = [t for t in taken if t.device_model not in held]
+    if not lost:
+        return True
+    named = f"{manifest.version} for {', '.join(sorted({t.device_model for t in lost}))}"
+    if all(t.withdrawn_at for t in lost):
         raise ConflictError(
-            f"{manifest.version} was withdrawn ({first[0].withdrawal_reason}): publish a new"
+            f"{named} was withdrawn ({lost[0].withdrawal_reason}): publish a new"
             " version, or reissue this one if it is to be offered after all"
         )
-    if not any(map(standing.holds, taken)):
-        raise ConflictError(
-            f"{manifest.version} is published and has expired, or its key is not trusted any more:"
-            " reissue it (`zenthos release reissue`)"
-        )
-    return True
+    raise ConflictError(
+        f"{named} is published and has expired, or its key is not trusted any more:"
+        " reissue it (`zenthos release reissue`)"
+    )
 
 
-def _find_original(manifest: Manifest, taken: list[Taken]) -> Place:
+def _find_original(
+    signed: SignedManifest, manifest: Manifest, taken: list[Taken], standing: Standing
+) -> Place:
     """Rule 2."""
     first = {t.device_model: t for t in taken if not t.reissue}
     missing = [model for model in manifest.device_models if model not in first]
@@ -126,7 +137,7 @@ def _find_original(manifest: Manifest, taken: list[Taken]) -> Place:
         )
     if len({t.release_id for t in first.values()}) != 1:
         raise ConflictError("these device models have releases of their own: reissue each alone")
-    again = [t for t in taken if t.release_counter == manifest.release_counter and t.reissue]
+    again = [t for t in taken if t.manifest == signed.manifest and standing.holds(t)]
     if {t.device_model for t in again} == set(manifest.device_models):
         return Place(True)
     one = next(iter(first.values()))
@@ -155,4 +166,4 @@ def _check_counter(manifest: Manifest, newest: Mapping[str, int]) -> None:
             f"the counters of {', '.join(newest)} are {MAX_COUNTER_STEP} apart, and devices take no"
             " larger step: release for each model alone"
         )
-    verify_counter(manifest, lowest)
+    verify_counter(manifest, newest.values())

@@ -37,9 +37,7 @@ async def offer_firmware(
         PermissionDeniedError: for a device that is not in use.
     """
     question = _question(resources, device_id, Slot(device_model, FIRMWARE_KINDS))
-    found = await find_offer(InTransaction(connection), resources.catalogues, question)
-    resources.seen.note(device_id, question.now)
-    return found
+    return await find_offer(InTransaction(connection), resources.catalogues, question)
 
 
 def _question(

@@ -14,7 +14,9 @@ from zenthos_core.manifest import Manifest, SignedManifest
 _TARGETS = (
     "SELECT t.release_id, t.device_model, t.object_key, t.reissue, r.kind, r.name, r.version,"
     " r.sha256, r.sha1, r.md5, r.release_counter, r.expires_at, r.key_id, r.withdrawn_at,"
-    " r.withdrawal_reason"
+    " r.withdrawal_reason, r.manifest,"
+    " ARRAY(SELECT m.device_model FROM release_targets m WHERE m.release_id = r.id)"
+    " AS device_models"
     " FROM release_targets t JOIN releases r ON r.id = t.release_id"
     " WHERE t.device_model = ANY(%(models)s) AND t.version = %(version)s"
 )
@@ -39,6 +41,9 @@ class Taken:
     key_id: str
     withdrawn_at: datetime | None
     withdrawal_reason: str | None
+    manifest: bytes
+    device_models: list[str]
+    """All of the release."""
 
 
 class Publications:

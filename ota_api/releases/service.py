@@ -52,7 +52,9 @@ async def publish(
     manifest, chosen = staged.manifest, staged.chosen
     await releases.lock_publishing()
     standing = Standing.of(resources.trusted_keys.load().keys, resources.clock())
-    place = await find_place(publications, releases, manifest, standing, reissue=chosen.reissue)
+    place = await find_place(
+        publications, releases, staged.signed, manifest, standing, reissue=chosen.reissue
+    )
     if place.exists:
         return False
     if place.original is None:

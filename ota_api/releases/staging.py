@@ -73,6 +73,7 @@ async def stage(resources: Resources, submission: Submission, kinds: tuple[str, 
         place = await find_place(
             Publications(connection),
             ReleaseRepository(connection),
+            submission.signed,
             manifest,
             Standing.of(trusted.keys, resources.clock()),
             reissue=submission.chosen.reissue,

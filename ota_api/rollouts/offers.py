@@ -6,8 +6,9 @@
 3. A newer offer ends the open deployments of older releases in the slot: they are superseded. One
    that was superseded is taken up again when its release is the newest once more; so is one that
    timed out before the device began, when the device returns.
-4. A rollout that was stopped in this moment offers nothing: its row is read again, under a lock
-   that waits for whoever stops it.
+4. A rollout that was stopped in this moment offers nothing, nor is anything offered to a device
+   that was decommissioned: their rows are read again, under locks that wait for whoever does that.
+5. Rollouts and devices are locked before deployments, as elsewhere.
 """
 
 from collections.abc import Sequence
@@ -24,16 +25,20 @@ _OFFER: Final = """
 WITH rollout AS (
   SELECT id, phase FROM rollouts WHERE id = ANY(%(rollout_ids)s) AND state = ANY(%(offering)s)
   ORDER BY id FOR SHARE
+), device AS (
+  SELECT id FROM devices WHERE id = ANY(%(device_ids)s) AND decommissioned_at IS NULL
+  ORDER BY id FOR KEY SHARE
 ), offered AS (
   INSERT INTO deployments AS d
     (rollout_id, device_id, phase, state, previous_version, offered_at, changed_at)
   SELECT r.id, o.device_id, r.phase, o.state, o.running, %(now)s, %(now)s
   FROM unnest(%(rollout_ids)s::uuid[], %(device_ids)s::text[], %(states)s::text[],
     %(running)s::text[]) AS o (rollout_id, device_id, state, running)
-  JOIN rollout r ON r.id = o.rollout_id ORDER BY o.device_id, r.id
+  JOIN rollout r ON r.id = o.rollout_id JOIN device ON device.id = o.device_id
+  ORDER BY o.device_id, r.id
   ON CONFLICT (rollout_id, device_id) DO UPDATE SET
     state = excluded.state, phase = excluded.phase, stage = NULL, reason = NULL,
-    previous_version = excluded.previous_version,
+    previous_version = excluded.previous_version, confirmed_at = NULL,
     offered_at = excluded.offered_at, changed_at = excluded.changed_at
     WHERE d.state IN ('aborted', 'timed_out') AND d.reason = ANY(%(untried)s)
   RETURNING id, rollout_id, device_id, state, NULL::text AS reason
@@ -41,7 +46,7 @@ WITH rollout AS (
   SELECT d.id FROM deployments d
   JOIN unnest(%(newer_ids)s::uuid[], %(owners)s::text[], %(older_ids)s::uuid[])
     AS o (newer_id, device_id, older_id) ON d.device_id = o.device_id AND d.rollout_id = o.older_id
-  JOIN rollout r ON r.id = o.newer_id
+  JOIN rollout r ON r.id = o.newer_id JOIN device ON device.id = d.device_id
   WHERE d.state = ANY(%(open)s) ORDER BY d.id FOR UPDATE OF d
 ), superseded AS (
   UPDATE deployments d SET state = 'aborted', reason = %(superseded)s, changed_at = %(now)s

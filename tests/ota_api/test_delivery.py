@@ -4,8 +4,8 @@ import asyncio
 import random
 import socket
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -219,31 +219,81 @@ def test_a_client_that_stalls_is_cut(ota_settings: Settings) -> None:
         assert received < len(LARGE)
 
 
-async def test_a_client_that_does_not_take_the_last_piece_is_cut(tmp_path: Path) -> None:
-    """A file of one piece has no other."""
-    store = FolderStore(tmp_path)
-    store.put("b", "small", bytes(BLOCK_BYTES))
-    admission = Admission(limits(device_downloads=1, min_bytes_per_s=10**9, slow_after_s=0.2))
-    file = StoredFile("b", "small", BLOCK_BYTES, "s", True)
-    response = BlobResponse(
-        BlockCache(store, 2**20), admission, file, Part(0, BLOCK_BYTES),
-        device="a", status=200, headers={"Content-Length": str(BLOCK_BYTES)},
+REQUEST = b"GET /x HTTP/1.1\r\nHost: a\r\n\r\n"
+
+
+def one_file(folder: Path, admission: Admission, blocks: int) -> BlobResponse:
+    """The answer to every request: a file of so many blocks, to the device `a`."""
+    store, size = FolderStore(folder), blocks * BLOCK_BYTES
+    store.put("b", "file", bytes(size))
+    return BlobResponse(
+        BlockCache(store, size), admission, StoredFile("b", "file", size, "s", True),
+        Part(0, size), device="a", status=200, headers={"Content-Length": str(size)},
     )  # fmt: skip
+
+
+@asynccontextmanager
+async def connected(response: BlobResponse) -> AsyncIterator[tuple[socket.socket, ServerState]]:
+    """A client of that answer, for whom the kernel keeps next to nothing."""
     config = uvicorn.Config(response, http=OpenProtocol, lifespan="off", log_config=None)
     config.load()
     state = ServerState()
-    before = TALLY.ended[CUT]
     ours, theirs = socket.socketpair()
     ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 8192)
+    theirs.setblocking(False)
     with theirs:
         await asyncio.get_running_loop().connect_accepted_socket(
             lambda: OpenProtocol(config=config, server_state=state, app_state={}), ours
         )
-        theirs.sendall(b"GET /x HTTP/1.1\r\nHost: a\r\n\r\n")
+        yield theirs, state
+
+
+async def test_a_client_that_does_not_take_the_last_piece_is_cut(tmp_path: Path) -> None:
+    """A file of one piece has no other."""
+    admission = Admission(limits(device_downloads=1, min_bytes_per_s=10**9, slow_after_s=0.2))
+    before = TALLY.ended[CUT]
+    async with connected(one_file(tmp_path, admission, 1)) as (client, state):
+        client.sendall(REQUEST)
         async with asyncio.timeout(20):
             while TALLY.ended[CUT] == before or state.connections:  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
     assert (TALLY.active, admission._running) == (0, 0)
+
+
+async def test_downloads_one_after_another_are_one_at_a_time(tmp_path: Path) -> None:
+    """Of one connection, each asked for as soon as the last byte of the one before has come."""
+    admission = Admission(limits(device_downloads=1))
+    before = TALLY.ended.copy()
+    async with connected(one_file(tmp_path, admission, 2)) as (client, _):
+        for _ in range(10):
+            await download(client, 2 * BLOCK_BYTES)
+        async with asyncio.timeout(20):
+            while TALLY.ended - before != {FINISHED: 10}:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+
+
+async def test_a_steady_client_is_not_cut_for_what_it_asks_next(tmp_path: Path) -> None:
+    """It takes several times the least rate; all of it takes longer than the last piece may."""
+    admission = Admission(limits(min_bytes_per_s=2 * BLOCK_BYTES, slow_after_s=0.05))
+    async with connected(one_file(tmp_path, admission, 6)) as (client, _):
+        for _ in range(4):
+            await download(client, 6 * BLOCK_BYTES)
+
+
+async def download(client: socket.socket, size: int) -> None:
+    """Ask, and read slowly what comes."""
+    loop = asyncio.get_running_loop()
+    await loop.sock_sendall(client, REQUEST)
+    head = b""
+    while not head.endswith(b"\r\n\r\n"):
+        head += await loop.sock_recv(client, 1)
+    assert head.startswith(b"HTTP/1.1 200"), head
+    received = 0
+    while received < size:
+        piece = await loop.sock_recv(client, min(BLOCK_BYTES // 8, size - received))
+        assert piece, f"closed after {received} bytes of {size}"
+        received += len(piece)
+        await asyncio.sleep(1 / 128)
 
 
 def test_a_rate_changes_the_pieces_and_not_the_bytes(ota_settings: Settings) -> None:

@@ -184,6 +184,43 @@ def test_a_reissue_changes_nothing_but_the_counter(ota: Ota) -> None:
     assert ota.rows("SELECT count(*) FROM releases") == [(1,)]
 
 
+def test_published_again_where_one_model_has_nothing_that_holds(ota: Ota) -> None:
+    """Of two device models, one has a reissue; the release itself was withdrawn, or has expired."""
+    both = ["esp32-s3", "esp32-cam"]
+    first = ota.signer.firmware(device_models=both)
+    release_id = ota.publish(first, path=FIRMWARE).json()["id"]
+    ota.send("POST", f"/releases/{release_id}/withdraw", json={"reason": "cold"})
+    one = ota.signer.firmware(device_models=both[:1])
+    assert ota.publish(ota.signer.reissue(one, 2), path=FIRMWARE).status_code == 201
+    again = ota.publish(first, path=FIRMWARE)
+    assert again.status_code == 409
+    assert "v1.0.0 for esp32-cam was withdrawn (cold)" in again.json()["detail"]
+    with psycopg.connect(ota.settings.database_url.get_secret_value()) as connection:
+        connection.execute(
+            "UPDATE releases SET withdrawn_at = NULL, expires_at = now() WHERE id = %s",
+            [release_id],
+        )
+    again = ota.publish(first, path=FIRMWARE)
+    assert again.status_code == 409
+    assert "v1.0.0 for esp32-cam is published and has expired" in again.json()["detail"]
+    assert ota.publish(ota.signer.reissue(first, 3), path=FIRMWARE).status_code == 201
+    assert ota.publish(first, path=FIRMWARE).status_code == 200
+
+
+def test_a_reissue_is_there_already_only_as_it_was_signed_and_while_it_holds(ota: Ota) -> None:
+    first = ota.signer.firmware()
+    ota.publish(first, path=FIRMWARE)
+    reissue = ota.signer.reissue(first, 2)
+    release_id = ota.publish(reissue, path=FIRMWARE).json()["id"]
+    otherwise = ota.signer.reissue(ota.signer.firmware(chip="esp32"), 2)
+    refused = ota.publish(otherwise, path=FIRMWARE)
+    assert refused.status_code == 409
+    assert "sign the manifest again with 3" in refused.json()["detail"]
+    assert ota.publish(reissue, path=FIRMWARE).status_code == 200
+    ota.send("POST", f"/releases/{release_id}/withdraw", json={"reason": "cold"})
+    assert ota.publish(reissue, path=FIRMWARE).status_code == 409
+
+
 def test_withdrawing(ota: Ota) -> None:
     release = ota.signer.firmware()
     release_id = ota.publish(release, path=FIRMWARE).json()["id"]

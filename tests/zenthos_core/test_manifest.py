@@ -163,12 +163,25 @@ def test_rule_7_binary() -> None:
             verify_binary(manifest(), binary)
 
 
-@pytest.mark.parametrize(("counter", "newest"), [(1, 0), (1000, 0), (6, 5), (1005, 5)])
-def test_rule_8_next_counters(counter: int, newest: int) -> None:
+@pytest.mark.parametrize(
+    ("counter", "newest"), [(1, [0]), (1000, [0]), (6, [5]), (1005, [5]), (901, [500, 900])]
+)
+def test_rule_8_next_counters(counter: int, newest: list[int]) -> None:
     verify_counter(manifest(release_counter=counter), newest)
 
 
-@pytest.mark.parametrize(("counter", "newest"), [(0, 0), (5, 5), (4, 5), (1006, 5), (-1, 0)])
-def test_rule_8_counters_out_of_bounds(counter: int, newest: int) -> None:
-    with pytest.raises(ManifestError, match="release_counter"):
+@pytest.mark.parametrize(
+    ("counter", "newest", "range_"),
+    [
+        (0, [0], "1 to 1000"),
+        (5, [5], "6 to 1005"),
+        (4, [5], "6 to 1005"),
+        (1006, [5], "6 to 1005"),
+        (-1, [0], "1 to 1000"),
+        (1600, [500, 900], "901 to 1500"),
+        (800, [500, 900], "901 to 1500"),
+    ],
+)
+def test_rule_8_counters_out_of_bounds(counter: int, newest: list[int], range_: str) -> None:
+    with pytest.raises(ManifestError, match=f"release_counter {counter} must be {range_}"):
         verify_counter(manifest(release_counter=counter), newest)

@@ -29,7 +29,7 @@ from zenthos_assets.rollouts.transforms import Quality
 from zenthos_core.errors import ZenthosError
 
 INTERVAL_S: Final = 30
-TICK_S: Final = 30.0
+TICK_S: Final = 10.0
 EVALUATE_WITHIN_S: Final = 15.0
 """Longest wait for one; with what is read for it, a tick ends before Dagster ends it."""
 
@@ -70,7 +70,7 @@ def tick(
         return dg.SkipReason(f"the operational database fails (is it up?): {_line(error)}")
     for problem in problems:
         context.log.error(problem)
-    kept = msgspec.structs.replace(cursor.after(decided), evaluated=last)
+    kept = msgspec.structs.replace(cursor.after(decided), evaluated=last or cursor.evaluated)
     context.update_cursor(msgspec.json.encode(kept).decode())
     if events:
         return dg.SensorResult(asset_events=events)
@@ -89,10 +89,11 @@ def _evaluate_all(
     platform: Platform,
     running: list[Rollout],
     clock: Callable[[], float],
-) -> tuple[str, list[str]]:
-    """Rules 1 to 3; the last one evaluated, and what went wrong."""
+) -> tuple[str | None, list[str]]:
+    """Rules 1 to 3; the last one evaluated, None where there was none, and what went wrong."""
+    last: str | None = None
     problems: list[str] = []
-    last, begun = "", clock()
+    begun = clock()
     with platform.ota() as ota:
         for rollout in running:
             now = clock()
