@@ -23,6 +23,11 @@ class Gathered(Generic[Asked, Answer]):
         self._waiting: list[tuple[Asked, asyncio.Future[Answer]]] = []
         self._answering: asyncio.Task[None] | None = None
 
+    @property
+    def idle(self) -> bool:
+        """Whether nobody waits for an answer."""
+        return self._answering is None
+
     async def ask(self, asked: Asked) -> Answer:
         """The answer, which is looked for after this has been asked."""
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()

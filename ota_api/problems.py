@@ -15,6 +15,7 @@ from fastapi.responses import JSONResponse
 from opentelemetry import trace
 from psycopg_pool import PoolTimeout
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from zenthos_core.errors import (
@@ -67,6 +68,7 @@ _ADVICE: Final = {
 _UNEXPECTED: Final = (
     "unexpected error: report it with the trace_id; the server's log holds the cause"
 )
+_BODY_CUT: Final = "the connection ended before the body: send it whole"
 
 
 def problem(
@@ -129,6 +131,7 @@ class UnexpectedErrors:
     """ASGI middleware: whatever has no handler is a problem too, while nothing is sent yet.
 
     Inside what adds headers: Starlette's own handler for `Exception` stands outside of all.
+    A client that goes before its body has come is no error of ours.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -144,6 +147,9 @@ class UnexpectedErrors:
 
         try:
             await self._app(scope, receive, note_and_send)
+        except ClientDisconnect:
+            if not started:
+                await problem(HTTPStatus.BAD_REQUEST, _BODY_CUT)(scope, receive, send)
         except Exception as error:
             if started or scope["type"] != "http":
                 raise

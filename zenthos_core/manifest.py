@@ -142,9 +142,7 @@ def verify_counter(manifest: Manifest, newest: Collection[int]) -> None:
     its kind, 0 for none."""
     least, most = max(newest) + 1, min(newest) + MAX_COUNTER_STEP
     if not least <= manifest.release_counter <= most:
-        raise ManifestError(
-            f"release_counter {manifest.release_counter} must be {least} to {most}"
-        )
+        raise ManifestError(f"release_counter {manifest.release_counter} must be {least} to {most}")
 
 
 def _signed_by(key: ReleaseKey, signed: SignedManifest) -> bool:

@@ -68,11 +68,11 @@ class DdiRepository:
 
     async def last_logged(self, action_id: int) -> str | None:
         """Errors that the device has logged last."""
-        cursor = await self._connection.execute(
+        query = (
             "SELECT e.detail ->> %(key)s FROM deployment_events e WHERE e.deployment_id = %(id)s"
-            f" AND e.detail ? %(key)s AND e.id >= {_LAST_OFFER} ORDER BY e.id DESC LIMIT 1".encode(),
-            {"id": action_id, "key": LOGGED},
+            f" AND e.detail ? %(key)s AND e.id >= {_LAST_OFFER} ORDER BY e.id DESC LIMIT 1"
         )
+        cursor = await self._connection.execute(query.encode(), {"id": action_id, "key": LOGGED})
         row = await cursor.fetchone()
         return row[0] if row else None
 

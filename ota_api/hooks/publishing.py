@@ -17,7 +17,7 @@ from ota_api.releases.reading import Submission
 from ota_api.releases.repository import FIRMWARE_KINDS, MODEL_KINDS
 from ota_api.releases.schemas import MAX_FILE_BYTES, Chosen
 from ota_api.releases.service import publish
-from ota_api.releases.staging import stage
+from ota_api.releases.staging import Staged, stage
 from ota_api.resources import Resources
 from zenthos_core.manifest import MAX_MANIFEST_BYTES, Manifest, SignedManifest
 from zenthos_core.tokens import Identity, Role
@@ -37,10 +37,8 @@ class FetchedBundle(NamedTuple):
     binary: Path
 
 
-async def publish_bundle(
-    resources: Resources, connection: AsyncConnection, repository: str, fetched: FetchedBundle
-) -> str:
-    """Publish it, in the name of the GitHub repository; says what is published.
+async def stage_bundle(resources: Resources, fetched: FetchedBundle) -> Staged:
+    """Verify and store it; nothing is locked meanwhile.
 
     Raises:
         AssetError: for files that are not as their names say.
@@ -50,7 +48,17 @@ async def publish_bundle(
     chosen = Chosen(rollout_percentage=resources.settings.github_rollout_percentage)
     with fetched.binary.open("rb") as binary:
         submission = Submission(signed, binary, chosen)
-        staged = await stage(resources, submission, FIRMWARE_KINDS + MODEL_KINDS)
+        return await stage(resources, submission, FIRMWARE_KINDS + MODEL_KINDS)
+
+
+async def publish_staged(
+    resources: Resources, connection: AsyncConnection, repository: str, staged: Staged
+) -> str:
+    """Publish it, in the name of the GitHub repository; says what is published.
+
+    Raises:
+        ManifestError, ConflictError: as publishing does.
+    """
     actor = f"github:{repository}"
     publisher = Identity(actor, Role.OPERATOR, frozenset({PUBLISH}), int(resources.clock()))
     trail = AuditTrail(AuditRepository(connection), Actor(actor, SYSTEM_ROLE))

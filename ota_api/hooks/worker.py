@@ -22,7 +22,7 @@ from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt,
 
 from ota_api.hooks.bundles import AssetError, Bundle, find_bundles
 from ota_api.hooks.fetching import AssetUnavailableError, Fetcher, opened_fetcher
-from ota_api.hooks.publishing import MOST_BYTES, FetchedBundle, publish_bundle
+from ota_api.hooks.publishing import MOST_BYTES, FetchedBundle, publish_staged, stage_bundle
 from ota_api.hooks.repository import DeliveryRepository
 from ota_api.hooks.schemas import Asset, Delivery
 from ota_api.resources import Resources
@@ -33,6 +33,8 @@ ATTEMPTS: Final = 5
 MAX_PAUSE_S: Final = 300.0
 POLL_S: Final = 30.0
 ALERT_TYPE: Final = "github_release_failed"
+_PASSING: Final = (AssetUnavailableError, BlobStoreError, OSError, psycopg.errors.QueryCanceled)
+"""Errors after which it may go well; the last is a wait for locks that took too long."""
 
 _logger = logging.getLogger(__name__)
 
@@ -71,6 +73,8 @@ async def _process(resources: Resources, connection: AsyncConnection, delivery: 
         state = "published"
     except (ZenthosError, OSError) as error:
         state, detail = "failed", str(error)
+    except psycopg.errors.QueryCanceled:
+        state, detail = "failed", "the database was busy each time: send it again"
     except psycopg.OperationalError:
         raise  # it stays as it is, for when the database is back
     except Exception:
@@ -90,11 +94,14 @@ async def _try(resources: Resources, connection: AsyncConnection, delivery: Deli
     """Rule 2."""
     left = ATTEMPTS - delivery.attempts
     if left <= 0:
-        raise AssetError(f"given up: {delivery.attempts} attempts were cut off by a stop")
+        raise AssetError(
+            f"given up: {delivery.attempts} attempts were cut off, by a stop"
+            " of the server or of its database: send it again"
+        )
     retrying = AsyncRetrying(
         stop=stop_after_attempt(left),
         wait=wait_exponential(resources.settings.github_retry_s, max=MAX_PAUSE_S),
-        retry=retry_if_exception_type((AssetUnavailableError, BlobStoreError, OSError)),
+        retry=retry_if_exception_type(_PASSING),
         reraise=True,
     )
     async for attempt in retrying:
@@ -116,9 +123,8 @@ async def _fetch_and_publish(
                 await _fetch(fetcher, bundle, Path(folder) / str(number))
                 for number, bundle in enumerate(bundles)
             ]
-        done = [
-            await publish_bundle(resources, connection, delivery.repository, one) for one in fetched
-        ]
+        staged = [await stage_bundle(resources, one) for one in fetched]
+    done = [await publish_staged(resources, connection, delivery.repository, one) for one in staged]
     return "published " + ", ".join(done)
 
 

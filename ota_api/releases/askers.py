@@ -1,7 +1,8 @@
 """Reads the devices that check in: alone within a transaction, or many at once.
 
-Those that ask while a statement is under way are read together by the next one, and so are their
-first offers written. Each is read after it has asked.
+Those that ask while a statement is under way are read together by the next one. Each is read after
+it has asked. So are first offers written, those of a rollout together: what locks one rollout keeps
+no others waiting.
 """
 
 from collections.abc import Sequence
@@ -79,15 +80,23 @@ class Together:
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
         self._reads = Gathered(self._read_all, AT_ONCE)
-        self._offers = Gathered(self._record_all, AT_ONCE)
+        self._offers: dict[UUID, Gathered[tuple[datetime, Offer], Deployment | None]] = {}
+        """By rollout, while there are any."""
 
     async def read(self, device_id: str, rollouts: Sequence[UUID]) -> Asker | None:
         """With the next statement."""
         return await self._reads.ask((device_id, rollouts))
 
     async def record(self, now: datetime, offer: Offer) -> Deployment | None:
-        """Likewise."""
-        return await self._offers.ask((now, offer))
+        """With the rollout's next statement."""
+        offers = self._offers.get(offer.rollout_id)
+        if offers is None:
+            offers = self._offers[offer.rollout_id] = Gathered(self._record_all, AT_ONCE)
+        try:
+            return await offers.ask((now, offer))
+        finally:
+            if offers.idle and self._offers.get(offer.rollout_id) is offers:
+                del self._offers[offer.rollout_id]
 
     async def _read_all(self, wanted: Sequence[tuple[str, Sequence[UUID]]]) -> list[Asker | None]:
         """Once more where the connection turns out to be dead, as after a restart."""

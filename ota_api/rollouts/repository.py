@@ -97,7 +97,9 @@ class RolloutRepository:
         return (await self.connection.execute(query.encode(), values)).rowcount
 
     async def release_models(self, release_id: UUID) -> tuple[list[str], bool, datetime] | None:
-        """The device models a release is for, whether it is withdrawn, and when it expires."""
+        """The device models a release is for, whether it is withdrawn, and when it expires; until
+        the end of the transaction nobody withdraws it."""
+        await self.connection.execute("SELECT FROM releases WHERE id = %s FOR SHARE", (release_id,))
         cursor = await self.connection.execute(
             "SELECT array_agg(t.device_model ORDER BY t.device_model),"
             " r.withdrawn_at IS NOT NULL, r.expires_at FROM releases r"

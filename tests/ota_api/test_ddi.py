@@ -225,6 +225,34 @@ def test_a_newer_release_waits_until_the_older_is_stopped(ota: Ota) -> None:
     assert handlings == ["attempt", "forced"]
 
 
+def test_what_is_offered_again_begins_with_a_clean_record(ota: Ota) -> None:
+    publish(ota, BUNDLE)
+    device = DdiDevice(ota)
+    action = device.action()["id"]
+    device.feedback(action, "proceeding", "none", "ERROR of the first try")
+    newer = publish(ota, cpio({"sw-description": b"software = {};\n", "payload": b"x"}), "v1.3.0")
+    assert "cancelAction" in device.links()
+    ota.send("POST", f"/releases/{newer['id']}/withdraw", json={"reason": "cold"})
+    assert device.action()["id"] == action
+    device.feedback(action, "closed", "failure", "no space")
+    [(reason,)] = ota.rows(f"SELECT reason FROM deployments WHERE id = {action}")
+    assert reason == "device: no space"
+
+
+def test_what_is_taken_back_is_no_check_in(ota_settings: Settings) -> None:
+    """A device that asks for an older action is refused, and was not offered the newer one."""
+    with running_ota(ota_settings) as ota:
+        publish(ota, BUNDLE)
+        device = DdiDevice(ota)
+        action = device.action()["id"]
+    ota.rows("UPDATE devices SET checked_in_at = NULL RETURNING id")
+    with running_ota(ota_settings) as ota:
+        publish(ota, cpio({"sw-description": b"software = {};\n", "payload": b"x"}), "v1.3.0")
+        asked = ota.http.get(f"{device.path}/deploymentBase/{action}", headers=device.headers)
+        assert asked.status_code == 410
+    assert ota.rows("SELECT checked_in_at FROM devices") == [(None,)]
+
+
 def test_an_action_of_a_paused_rollout_goes_on_only_where_it_has_begun(ota: Ota) -> None:
     publish(ota, BUNDLE)
     begun, waiting = DdiDevice(ota, "gateway-1"), DdiDevice(ota, "gateway-2")

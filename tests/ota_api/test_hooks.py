@@ -3,6 +3,7 @@
 import json
 import tempfile
 import threading
+import time
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psycopg
 import pytest
 from pydantic import SecretStr
 
@@ -18,6 +20,7 @@ from ota_api.hooks.fetching import headers_for
 from ota_api.hooks.hosts import Hosts, is_public
 from ota_api.hooks.schemas import MAX_HOOK_BYTES, Asset
 from ota_api.hooks.worker import ATTEMPTS
+from ota_api.releases.repository import PUBLISH_LOCK
 from tests.ota_api.conftest import Ota, running_ota
 from tests.ota_api.github import (
     REPOSITORY,
@@ -228,6 +231,24 @@ def test_it_is_given_up_in_the_end(hooked: Ota, assets: AssetServer) -> None:
     assert (state, "answers 503" in detail) == ("failed", True)
     assert hooked.rows("SELECT attempts FROM webhook_deliveries") == [(ATTEMPTS,)]
     assert hooked.rows("SELECT evidence -> 'attempts' FROM alerts") == [(ATTEMPTS,)]
+
+
+def test_a_publication_that_takes_long_is_waited_for(
+    hook_settings: Settings, assets: AssetServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ota_api.resources.STATEMENT_TIMEOUT_MS", 200)
+    with running_ota(hook_settings) as ota:
+        url = ota.settings.database_url.get_secret_value()
+        with psycopg.connect(url) as connection:
+            connection.execute("SELECT pg_advisory_xact_lock(%s)", [PUBLISH_LOCK])
+            delivery_id = deliver(ota, event(assets.origin, model(ota, assets))).json()[
+                "delivery_id"
+            ]
+            count = "SELECT FROM webhook_deliveries WHERE attempts > 1"
+            until = time.monotonic() + 60
+            while not ota.rows(count) and time.monotonic() < until:
+                time.sleep(0.02)
+        assert outcome(ota, delivery_id)["state"] == "published"
 
 
 def test_an_asset_name_is_no_path(hooked: Ota, assets: AssetServer) -> None:

@@ -1,18 +1,27 @@
 """Rules of ota_api/rollouts/offers.py where many are recorded at once, and of gathering.py."""
 
 import asyncio
+import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime
 from uuid import UUID
 
+import httpx
+import psycopg
 import pytest
 from psycopg import AsyncConnection
 
+from ota_api.audit.repository import AuditRepository
+from ota_api.audit.service import Actor, AuditTrail
 from ota_api.background import running
 from ota_api.gathering import Gathered
 from ota_api.resources import POOL_MAX, open_resources
 from ota_api.rollouts.offers import Deployment, Offer, record_offers
+from ota_api.rollouts.repository import RolloutRepository
+from ota_api.rollouts.schemas import NewRollout
+from ota_api.rollouts.service import Rollouts
 from tests.ota_api.conftest import Ota
 from tests.ota_api.test_rollouts import VERSION, Fleet
 
@@ -70,6 +79,115 @@ def test_many_at_once(ota: Ota) -> None:
         ("already-installed", None): 1,
         ("aborted", "superseded"): 1,
     }
+
+
+def test_what_is_under_way_goes_on_though_an_older_release_was_offered_meanwhile(ota: Ota) -> None:
+    fleet = Fleet(ota, 1)
+    (device,) = fleet.devices
+    fleet.roll_out()
+    newer = fleet.roll_out(release_id=fleet.publish(NEXT, 2)["id"])
+    offered = fleet.check_in(device)
+    ota.send("POST", f"/rollouts/{newer}/pause", json={})
+    assert fleet.check_in(device)["version"] == VERSION
+    late = fleet.report(device, offered["deployment_id"], "downloading")
+    assert late.status_code == 200
+    again = fleet.check_in(device)
+    assert (again["status_code"], again["version"]) == (200, NEXT)
+    ota.send("POST", f"/rollouts/{newer}/resume")
+    assert fleet.check_in(device)["version"] == NEXT
+    states = dict(ota.rows("SELECT rollout_id::text, state FROM deployments"))
+    assert sorted(states.values()) == ["aborted", "downloading"]
+
+
+def test_what_is_offered_again_has_not_booted(ota: Ota) -> None:
+    fleet = Fleet(ota, 1)
+    (device,) = fleet.devices
+    fleet.roll_out()
+    fleet.update(device)
+    release = fleet.publish(NEXT, 2)["id"]
+    fleet.roll_out(release_id=release)
+    assert fleet.check_in(device)["version"] == NEXT
+    ota.send("POST", f"/releases/{release}/withdraw", json={"reason": "cold"})
+    assert fleet.check_in(device)["version"] == VERSION
+    [row] = ota.rows("SELECT state, confirmed_at FROM deployments WHERE state = 'pending'")
+    assert row == ("pending", None)
+
+
+def test_nothing_is_offered_to_a_device_that_is_decommissioned_meanwhile(ota: Ota) -> None:
+    """The offer waits for the device's row before it looks at what it supersedes."""
+    fleet = Fleet(ota, 1)
+    (device,) = fleet.devices
+    older = UUID(fleet.roll_out())
+    fleet.check_in(device)
+    newer = UUID(fleet.roll_out(release_id=fleet.publish(NEXT, 2)["id"]))
+    offer = Offer(newer, device, NEXT, VERSION, [older])
+    url = ota.settings.database_url.get_secret_value()
+    with ThreadPoolExecutor(1) as pool, psycopg.connect(url) as connection:
+        connection.execute("SELECT FROM devices WHERE id = %s FOR UPDATE", [device])
+        recorded = pool.submit(lambda: asyncio.run(record(ota, [offer])))
+        await_lock(ota)
+        connection.execute("UPDATE devices SET decommissioned_at = now()")
+        connection.execute("UPDATE deployments SET state = 'aborted', reason = 'decommissioned'")
+        connection.commit()
+        assert recorded.result(30) == [None]
+    rows = ota.rows("SELECT rollout_id, state, reason FROM deployments")
+    assert rows == [(older, "aborted", "decommissioned")]
+
+
+async def test_a_rollout_that_is_locked_keeps_no_other_waiting(ota: Ota) -> None:
+    fleet = Fleet(ota, 2)
+    locked = UUID(fleet.roll_out())
+    free = UUID(fleet.roll_out(release_id=fleet.publish(NEXT, 2)["id"]))
+    now, url = datetime.now(UTC), ota.settings.database_url.get_secret_value()
+    async with open_resources(ota.settings) as resources, asyncio.timeout(14):
+        with psycopg.connect(url) as connection:
+            connection.execute("SELECT FROM rollouts WHERE id = %s FOR UPDATE", [locked])
+            offer = Offer(locked, fleet.devices[0], VERSION, None)
+            waiting = asyncio.create_task(resources.askers.record(now, offer))
+            await asyncio.sleep(0.1)
+            other = await resources.askers.record(now, Offer(free, fleet.devices[1], NEXT, None))
+            assert other is not None
+            assert not waiting.done()
+        found = await waiting
+        assert found is not None
+
+
+def test_a_release_that_is_withdrawn_meanwhile_has_no_rollout(ota: Ota) -> None:
+    fleet = Fleet(ota, 0)
+    release = UUID(str(fleet.release["id"]))
+    path = f"/releases/{release}"
+    url = ota.settings.database_url.get_secret_value()
+
+    async def create(withdraw: Callable[[], None]) -> None:
+        async with await AsyncConnection.connect(url) as connection:
+            trail = AuditTrail(AuditRepository(connection), Actor("ada", "admin"))
+            rollouts = Rollouts(RolloutRepository(connection), trail, datetime.now(UTC))
+            await rollouts.create(NewRollout(release_id=release))
+            withdraw()
+            await asyncio.to_thread(await_lock, ota)
+
+    with ThreadPoolExecutor(1) as pool:
+        answers: list[Future[httpx.Response]] = []
+
+        def withdraw() -> None:
+            body = {"reason": "cold"}
+            answers.append(pool.submit(lambda: ota.send("POST", f"{path}/withdraw", json=body)))
+
+        asyncio.run(create(withdraw))
+        assert answers[0].result(30).status_code == 200
+    assert ota.rows("SELECT state FROM rollouts") == [("aborted",)]
+
+
+def await_lock(ota: Ota) -> None:
+    """Until some session of the database waits for another."""
+    deadline = time.monotonic() + 14
+    query = (
+        "SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname ="
+        " current_database()"
+    )
+    while not ota.rows(query):
+        assert time.monotonic() < deadline, "nobody waits"
+        time.sleep(0.02)
 
 
 async def test_work_that_misses_a_cancellation_ends_all_the_same() -> None:

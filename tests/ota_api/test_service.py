@@ -3,6 +3,7 @@
 import logging
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -21,6 +22,7 @@ from tests.ota_api.releases import Signer
 from tests.servers import PostgresServer
 from zenthos_core.errors import ConfigurationError
 from zenthos_core.settings import Settings
+from zenthos_core.tokens import Role
 
 
 def environment(settings: Settings) -> dict[str, str]:
@@ -98,6 +100,31 @@ def test_a_commit_that_fails_is_not_answered_with_success(ota: Ota) -> None:
     assert answer.status_code == 503
     assert answer.headers["retry-after"]
     assert ota.rows("SELECT FROM farms") == []
+
+
+@pytest.mark.parametrize("path", ["/hooks/github-release", "/models/publish"])
+def test_a_client_that_goes_before_its_body_has_come_is_no_error(
+    ota: Ota, caplog: pytest.LogCaptureFixture, path: str
+) -> None:
+    caplog.set_level(logging.INFO)
+    with socket.create_connection(("127.0.0.1", ota.settings.ota_port)) as client:
+        head = (
+            f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n"
+            "Content-Type: multipart/form-data; boundary=b\r\n"
+            f"Authorization: Bearer {ota.token(Role.ADMIN, 'ada')}\r\n\r\n-"
+        )
+        client.sendall(head.encode())
+        time.sleep(0.2)
+
+    def answered() -> list[int]:
+        records = [r for r in caplog.records if r.name == "ota_api.access"]
+        return [vars(r)["status"] for r in records if vars(r)["path"] == path]
+
+    deadline = time.monotonic() + 30
+    while not answered() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert answered() == [400]
+    assert [r for r in caplog.records if r.levelno >= logging.ERROR] == []
 
 
 def test_errors_say_nothing_of_the_inside(ota: Ota) -> None:

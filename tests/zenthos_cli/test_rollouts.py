@@ -156,6 +156,21 @@ def test_a_release_by_its_version(zenthos: Zenthos, ota: Ota) -> None:
         assert "`zenthos release list` shows them" in done.stderr
 
 
+def test_a_version_of_several_releases_is_not_guessed(zenthos: Zenthos, ota: Ota) -> None:
+    """Counters of two device models do not compare; what is withdrawn does not count."""
+    ours = publish(ota, "v1.2.0", 7)
+    camera = ota.signer.firmware(version="v1.2.0", release_counter=40, device_models=["esp32-cam"])
+    theirs = str(ota.publish(camera, path="/firmware/publish").json()["id"])
+    done = zenthos("rollout", "create", "v1.2.0")
+    assert done.exit_code == 1
+    assert ours in done.stderr
+    assert theirs in done.stderr
+    ota.send("POST", f"/releases/{theirs}/withdraw", json={"reason": "cold"})
+    rollout = create(zenthos, "v1.2.0")
+    shown = json.loads(zenthos("rollout", "show", rollout, "--json").stdout)
+    assert shown["release_id"] == ours
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [

@@ -158,7 +158,10 @@ def test_rule_3_a_server_that_is_away(watched: Watched) -> None:
     rollout = updated(watched, bad=True)
     url = watched.variables["OTA_URL"]
     watched.variables["OTA_URL"] = "http://127.0.0.1:1"
+    before = "0b0e7b5e-0000-0000-0000-000000000000"
+    watched.cursor = watched.cursor.replace('"evaluated":""', f'"evaluated":"{before}"')
     assert watched.tick() == []
+    assert before in watched.cursor, "rule 2: the next tick begins after the same"
     assert "start it, or mend ZENTHOS_OTA_URL; the next tick tries again" in watched.said
     watched.variables |= {"OTA_URL": url, "SERVICE_TOKEN": "none"}
     assert watched.tick() == []
