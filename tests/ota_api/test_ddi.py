@@ -236,7 +236,7 @@ def test_what_is_offered_again_begins_with_a_clean_record(ota: Ota) -> None:
     assert device.action()["id"] == action
     device.feedback(action, "closed", "failure", "no space")
     [(reason,)] = ota.rows(f"SELECT reason FROM deployments WHERE id = {action}")
-    assert reason == "device: no space"
+    assert reason == "no space"
 
 
 def test_what_is_taken_back_is_no_check_in(ota_settings: Settings) -> None:
