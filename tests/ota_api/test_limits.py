@@ -236,8 +236,9 @@ def early_in_a_window(ota: Ota) -> httpx.Response:
 
 
 async def test_more_at_once_than_there_are_connections_wait_for_one(
-    redis_server: RedisServer,
+    redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("ota_api.limits.counters.TIMEOUT_S", 60.0)
     storage = SharedStorage(redis_server.url)
     counted = await asyncio.gather(*(storage.incr("many", 60, 1) for _ in range(300)))
     assert sorted(count or 0 for count in counted) == list(range(1, 301))
