@@ -4,7 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PYTEST := $(BIN)/python -m pytest
-WORKERS ?= 2
+# One more than this machine has cores: many tests wait for servers.
+WORKERS ?= 3
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo dev-up dev-down status test test-all coverage check lint types lock clean
