@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PYTEST := $(BIN)/python -m pytest
-# One more than this machine has cores: many tests wait for servers.
+# For two cores: many tests wait for servers.
 WORKERS ?= 3
 
 .DEFAULT_GOAL := help
