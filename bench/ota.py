@@ -157,8 +157,8 @@ def _running_peer(folder: Path, ota: OtaServer) -> Iterator[int]:
         stop_signal=signal.SIGTERM,
         environment=os.environ,
     )
-    peer.start()
     try:
+        peer.start()
         yield port
     finally:
         peer.stop()

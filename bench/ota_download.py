@@ -61,8 +61,8 @@ def _measure_speed(folder: Path, ota: OtaServer, load: Helper) -> dict[str, floa
     ours = [_request(path, ota.device_token(number)) for number in range(SLOW_CLIENTS)]
     port = free_port()
     peer = _peer(port, folder)
-    peer.start()
     try:
+        peer.start()
         theirs = [_request("/files/blob", "")]
         speeds: dict[str, list[float]] = {"ours": [], "theirs": []}
         costs: dict[str, list[float]] = {"ours": [], "theirs": []}

@@ -167,8 +167,8 @@ def running_postgres(
         is_ready=cluster.accepts_connections,
         stop_signal=postgres.STOP_SIGNAL,
     )
-    database.start()
     try:
+        database.start()
         cluster.create_databases([DATABASE])
         migrate(cluster.url(DATABASE), Database.OPS)
         yield database, cluster.url(DATABASE)

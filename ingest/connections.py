@@ -21,11 +21,12 @@ logger = logging.getLogger(__name__)
 _END: Final = """
 SELECT pg_terminate_backend(pid) FROM pg_stat_activity
 WHERE pid = %s AND application_name = current_setting('application_name')
-  AND usename = current_user
+  AND usename = current_user AND datname = current_database()
 """
 _END_PREDECESSORS: Final = """
 SELECT pid, pg_terminate_backend(pid) FROM pg_stat_activity
 WHERE starts_with(application_name, %s) AND usename = current_user
+  AND datname = current_database()
   AND application_name <> current_setting('application_name')
 """
 

@@ -1,7 +1,8 @@
 """The analytical database, as the routes that show history read it.
 
 It is opened with the first question. Where it is away, those routes alone say so: devices get
-their updates all the same, and /health/ready does not ask it.
+their updates all the same, and /health/ready does not ask it. Whoever asks holds a connection to
+the operational database meanwhile, so few may wait: the others are told to ask again.
 """
 
 from collections.abc import AsyncIterator
@@ -11,11 +12,12 @@ from typing import Final, Self
 
 import psycopg
 from psycopg import AsyncConnection
-from psycopg_pool import AsyncConnectionPool, PoolTimeout
+from psycopg_pool import AsyncConnectionPool, PoolTimeout, TooManyRequests
 
-from zenthos_core.errors import UnavailableError
+from zenthos_core.errors import BusyError, UnavailableError
 
 POOL_MAX: Final = 4
+WAITING_MAX: Final = 4
 POOL_WAIT_S: Final = 3.0
 STATEMENT_TIMEOUT_MS: Final = 15_000
 
@@ -34,6 +36,7 @@ class AnalyticalDatabase:
             },
             min_size=0,
             max_size=POOL_MAX,
+            max_waiting=WAITING_MAX,
             timeout=POOL_WAIT_S,
             check=AsyncConnectionPool.check_connection,
             open=False,
@@ -57,6 +60,7 @@ class AnalyticalDatabase:
 
         Raises:
             UnavailableError: where it cannot be reached, is not migrated or takes too long.
+            BusyError: where too many ask.
         """
         try:
             async with self._pool.connection() as connection:
@@ -69,6 +73,10 @@ class AnalyticalDatabase:
         except psycopg.errors.UndefinedTable as error:
             raise UnavailableError(
                 "the analytical database is not migrated: `zenthos up` does it"
+            ) from error
+        except TooManyRequests as error:
+            raise BusyError(
+                "too many wait for the history already: ask again in a moment"
             ) from error
         except (psycopg.OperationalError, PoolTimeout) as error:
             raise UnavailableError(

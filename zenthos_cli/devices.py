@@ -1,5 +1,6 @@
 """`zenthos device`: the registry, by the OTA server's HTTP API."""
 
+import math
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,11 +12,22 @@ from zenthos_core.errors import ZenthosError
 
 app = typer.Typer(help="Devices of the OTA server.", no_args_is_help=True)
 
+
+def _finite(number: float | None) -> float | None:
+    if number is not None and not math.isfinite(number):
+        raise typer.BadParameter("it takes a number")
+    return number
+
+
 DeviceId = Annotated[str, typer.Argument(metavar="DEVICE", help="Its id.")]
 Place = Annotated[
     str | None, typer.Option("--at", metavar="LAT,LON", help="Where it is, in degrees.")
 ]
-Interval = Annotated[float | None, typer.Option("--interval", help="Seconds between its reports.")]
+
+Interval = Annotated[
+    float | None,
+    typer.Option("--interval", callback=_finite, help="Seconds between its reports."),
+]
 Tags = Annotated[list[str] | None, typer.Option("--tag", help="May be repeated.")]
 LISTED = ("device", "model", "status", "firmware", "model version", "last seen", "battery", "tags")
 
@@ -263,6 +275,6 @@ def _numbers(text: str, option: str, count: int) -> list[float]:
         numbers = [float(part) for part in text.split(",")]
     except ValueError:
         numbers = []
-    if len(numbers) != count:
+    if len(numbers) != count or not all(map(math.isfinite, numbers)):
         raise typer.BadParameter(f"{option} takes {count} numbers with commas between")
     return numbers

@@ -125,7 +125,8 @@ class Settings(BaseSettings):
     ingest_worker_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,31}$")] = Field(
         "1",
         description="Names this worker's session at the broker, its spool and its connections to"
-        " the database; stable over restarts, another for each worker.",
+        " the database; stable over restarts, another for each worker: at most 32 of"
+        " `A-Z a-z 0-9 _ . -`.",
     )
     ingest_batch_max: Annotated[int, Field(ge=1, le=20_000)] = Field(
         5_000, description="Most messages in one transaction."

@@ -4,7 +4,7 @@
    and lon, report_interval_s, tags (blanks between), factory_secret. An empty cell is left out.
 2. A line that cannot be registered is refused with its reason; the others are registered.
 3. A device that exists with the same data is left as it is: its tokens last. The same file may be
-   sent again.
+   sent again. Nor does it get another factory secret, which the line's detail says.
 4. A new device without a factory secret gets its token here; one with a secret claims itself.
 5. A file that is no CSV, has another header or too many lines is refused whole.
 """
@@ -18,7 +18,7 @@ from psycopg import AsyncConnection
 from pydantic import ValidationError
 
 from ota_api.audit.service import AuditTrail
-from ota_api.devices.credentials import issue_token
+from ota_api.devices.credentials import hash_secret, issue_token
 from ota_api.devices.repository import DeviceRepository
 from ota_api.devices.schemas import (
     MAX_BULK_ROWS,
@@ -88,7 +88,12 @@ async def _register_row(
     except (ValidationError, ConflictError, NotFoundError) as error:
         return BulkRow(line=line, device_id=device_id, outcome="refused", detail=_explain(error))
     if not created:
-        return BulkRow(line=line, device_id=device_id, outcome="unchanged")
+        secret = wanted.factory_secret
+        same = secret is None or await devices.factory_secret_hash(wanted.device_id) == hash_secret(
+            wanted.device_id, secret
+        )
+        detail = None if same else "its factory secret was not set: register it by itself"
+        return BulkRow(line=line, device_id=device_id, outcome="unchanged", detail=detail)
     token = None
     if wanted.factory_secret is None:
         issued = await issue_token(

@@ -12,6 +12,8 @@
 6. The broker is told before the transaction commits: what fails in between leaves a device shut
    out at the broker that HTTP still knows, and that its next token lets in again.
 7. Secrets are stored as SHA-256 over device and secret alone: they are random.
+8. Servers may differ in their clocks: what is voided includes what another has issued at a later
+   second, up to MAX_SKEW_S later.
 """
 
 import asyncio
@@ -36,6 +38,8 @@ from zenthos_core.errors import AuthenticationError, ConflictError, NotFoundErro
 from zenthos_core.tokens import DEVICE_TOKEN_S, Identity, Role
 
 REFUSED: Final = "the device or its factory secret is not known, or the secret has been used"
+MAX_SKEW_S: Final = 60
+"""As much as the broker allows."""
 
 _tracer = trace.get_tracer(__name__)
 
@@ -54,10 +58,15 @@ async def issue_token(
     ends_earlier: bool,
 ) -> RegisteredDevice:
     """Rules 1 and 6. The device's row is locked, or new."""
-    second = max(int(resources.clock()), await devices.tokens_valid_from(device_id))
+    now = int(resources.clock())
+    valid_from, issued = await devices.token_seconds(device_id)
+    second = max(now, valid_from)
     if ends_earlier:
+        if issued > now:
+            second = max(second, min(issued, now + MAX_SKEW_S) + 1)
         second = max(second, await resources.accounts.end_earlier_tokens(device_id, second))
         await devices.void_tokens_before(device_id, second)
+    await devices.note_token(device_id, second)
     with _tracer.start_as_current_span("ota.issue_device_token"):
         token = _sign(resources, device_id, second)
         await resources.accounts.set(device_id, token)
@@ -148,10 +157,11 @@ async def revoke_device(
 
 async def void_credentials(resources: Resources, devices: DeviceRepository, device_id: str) -> None:
     """Rules 5 and 6. The device's row is locked."""
+    valid_from, issued = await devices.token_seconds(device_id)
     now = int(resources.clock())
-    await resources.accounts.shut_out(device_id, now)
-    before = max(now + 1, await devices.tokens_valid_from(device_id))
-    await devices.void_tokens_before(device_id, before)
+    last = max(now, valid_from - 1, min(issued, now + MAX_SKEW_S))
+    await resources.accounts.shut_out(device_id, last)
+    await devices.void_tokens_before(device_id, last + 1)
     await devices.update(device_id, {"factory_secret_hash": None})
 
 

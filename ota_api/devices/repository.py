@@ -92,18 +92,24 @@ class DeviceRepository:
         row = await cursor.fetchone()
         return row[0] if row else None
 
-    async def tokens_valid_from(self, device_id: str) -> int:
-        """Epoch second before which the device's tokens were issued that are void; 0 for none."""
+    async def token_seconds(self, device_id: str) -> tuple[int, int]:
+        """Epoch seconds: before the first, what was issued to the device is void; at the second its
+        newest token was issued. 0 for none."""
         cursor = await self.connection.execute(
-            "SELECT coalesce(extract(epoch FROM tokens_valid_from), 0) FROM devices WHERE id = %s",
+            "SELECT coalesce(extract(epoch FROM tokens_valid_from), 0),"
+            " coalesce(extract(epoch FROM token_issued_at), 0) FROM devices WHERE id = %s",
             (device_id,),
         )
         row = await cursor.fetchone()
-        return int(row[0]) if row else 0
+        return (int(row[0]), int(row[1])) if row else (0, 0)
 
     async def void_tokens_before(self, device_id: str, second: int) -> None:
         """What was issued to the device before that epoch second."""
         await self.update(device_id, {"tokens_valid_from": datetime.fromtimestamp(second, UTC)})
+
+    async def note_token(self, device_id: str, second: int) -> None:
+        """One was issued at that epoch second."""
+        await self.update(device_id, {"token_issued_at": datetime.fromtimestamp(second, UTC)})
 
     async def _select(self, clauses: str, values: dict[str, Any]) -> list[Device]:
         query = f"SELECT {_COLUMNS} FROM devices {clauses}"

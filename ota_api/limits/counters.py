@@ -1,9 +1,9 @@
 """Counts by key in windows of a fixed length: in Redis for all workers together, or in memory.
 
 1. Without Redis each worker counts for itself, in bounded memory.
-2. A Redis that is away does not keep anybody waiting: a count takes at most TIMEOUT_S, then Redis
-   is left alone for RETRY_S and each worker counts for itself meanwhile, from nothing. That is
-   logged once and measured.
+2. A Redis that is away keeps nobody waiting for long: what is asked of it takes at most TIMEOUT_S
+   for a connection and twice that for an answer, then Redis is left alone for RETRY_S and each
+   worker counts for itself meanwhile, from nothing. That is logged once and measured.
 3. Keys have their limit's name, so that limits never share a counter.
 """
 
@@ -71,6 +71,8 @@ class SharedStorage:
 
     async def get_expiry(self, key: str) -> float | None:
         """When the window ends, in epoch seconds; None while Redis is away."""
+        if self._monotonic() < self._away_until:
+            return None
         try:
             return await self._storage.get_expiry(key)
         except (RedisError, OSError) as error:
@@ -79,6 +81,8 @@ class SharedStorage:
 
     async def clear(self, key: str) -> None:
         """Forget it, unless Redis is away."""
+        if self._monotonic() < self._away_until:
+            return
         try:
             await self._storage.clear(key)
         except (RedisError, OSError) as error:

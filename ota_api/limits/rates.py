@@ -13,13 +13,13 @@
 """
 
 import math
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from ipaddress import IPv6Address, ip_address
 from typing import Final
 from zlib import crc32
 
+from starlette.datastructures import QueryParams
 from starlette.types import Scope
 
 from ota_api.headers import add_header
@@ -31,8 +31,8 @@ from zenthos_core.tokens import Identity, Role
 HOUR_S: Final = 3600
 MINUTE_S: Final = 60
 BINARY_PATHS: Final = ("/firmware/", "/models/")
-_DOWNLOAD: Final = re.compile(rb"(?:^|&)download=(?:true|1|on|t|y|yes)(?:&|$)")
-"""As the routes read it."""
+_TRUE: Final = ("true", "1", "on", "t", "y", "yes")
+"""Of `download`, as the routes read it."""
 _BINARY: Final = b"application/octet-stream"
 
 
@@ -126,6 +126,11 @@ def asks_for_binary(scope: Scope) -> bool:
         return "/artifacts/" in path
     if not path.startswith(BINARY_PATHS):
         return False
-    if _DOWNLOAD.search(scope["query_string"].lower()):
+    query = scope["query_string"]
+    if query and QueryParams(query).get("download", "").lower() in _TRUE:
         return True
-    return any(name == b"accept" and _BINARY in value.lower() for name, value in scope["headers"])
+    return any(name == b"accept" and _accepts_binary(value) for name, value in scope["headers"])
+
+
+def _accepts_binary(accept: bytes) -> bool:
+    return any(part.partition(b";")[0].strip().lower() == _BINARY for part in accept.split(b","))

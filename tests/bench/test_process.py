@@ -2,10 +2,14 @@
 
 import os
 import time
+from pathlib import Path
 
 import pytest
 
 from bench.process import BenchError, await_idle, cpu_s, helpers, peak_rss_mib, rss_mib
+from bench.servers import running_postgres
+from zenthos_cli.stack.postgres import PostgresCluster
+from zenthos_core.errors import ConfigurationError
 
 
 def test_a_helper_that_does_not_start_is_an_error() -> None:
@@ -14,6 +18,18 @@ def test_a_helper_that_does_not_start_is_an_error() -> None:
         helpers("no_such_module", ()),
     ):
         pytest.fail("it has not started")
+
+
+def test_a_postgres_that_is_not_ready_in_time_does_not_stay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ready = PostgresCluster.accepts_connections
+    monkeypatch.setattr("bench.servers.START_S", 0.5)
+    monkeypatch.setattr(PostgresCluster, "accepts_connections", lambda c: ready(c) and False)
+    with pytest.raises(ConfigurationError, match="did not start"), running_postgres(tmp_path):
+        pytest.fail("it is not ready")
+    assert list(tmp_path.rglob("PG_VERSION"))
+    assert not list(tmp_path.rglob("postmaster.pid"))
 
 
 def test_cpu_time_is_that_of_the_process() -> None:

@@ -10,11 +10,14 @@ from urllib.parse import urlsplit
 import psycopg
 import pytest
 
+from ingest.connections import Connector
+from tests.conftest import migrated_database
 from tests.ingest.conftest import DEVICES, IngestProcess
 from tests.ingest.load import Load, all_types, assert_exact, publish_all, reading
 from tests.ingest.proxy import Proxy
 from tests.ingest.test_service import wait_until
-from tests.servers import MosquittoServer
+from tests.servers import MosquittoServer, PostgresServer
+from zenthos_core.database import Database
 
 pytestmark = pytest.mark.fault
 
@@ -167,6 +170,19 @@ def test_one_that_ended_in_the_midst_of_a_copy_to_a_silent_network(  # noqa: PLR
     ingest.start()
     assert_exact(ops_url, messages, tmp_path)
     assert "of a predecessor" in ingest.log.read_text()
+
+
+def test_a_worker_ends_what_its_predecessor_has_left_in_its_own_database_alone(
+    postgres: PostgresServer,
+) -> None:
+    """Two installations may share a cluster, each with a worker of id 1."""
+    urls = [migrated_database(postgres, Database.OPS) for _ in range(2)]
+    ours, theirs = (Connector(url, 5, "1")() for url in urls)
+    with Connector(urls[0], 5, "1")() as successor, theirs:
+        assert theirs.execute("SELECT 1").fetchone() == (1,)
+        with pytest.raises(psycopg.OperationalError):
+            ours.execute("SELECT 1")
+        assert successor.execute("SELECT 1").fetchone() == (1,)
 
 
 def test_it_stops_while_the_database_is_silent(

@@ -95,6 +95,18 @@ def test_rule_3_the_same_file_again_changes_nothing(ota: Ota) -> None:
     assert ota.http.get("/devices/field-1/status", headers=headers).status_code == 200
 
 
+def test_rule_3_another_factory_secret_is_said_not_to_be_set(ota: Ota) -> None:
+    header, line = f"{HEADER},factory_secret", "field-1,esp32-s3,soil,North"
+    send(ota, f"{header}\n{line},{'x' * 22}\n")
+    (same,) = send(ota, f"{header}\n{line},{'x' * 22}\n").json()["rows"]
+    assert (same["outcome"], same["detail"]) == ("unchanged", None)
+    (other,) = send(ota, f"{header}\n{line},{'y' * 22}\n").json()["rows"]
+    assert other["outcome"] == "unchanged"
+    assert "its factory secret was not set" in other["detail"]
+    claim = {"factory_secret": "x" * 22}
+    assert ota.http.post("/devices/field-1/claim", json=claim).status_code == 200
+
+
 def test_rule_4_tokens_for_those_without_a_secret(ota: Ota) -> None:
     body = (
         f"{HEADER},factory_secret\na-1,esp32-s3,soil,North,\na-2,esp32-s3,soil,North,{'x' * 22}\n"

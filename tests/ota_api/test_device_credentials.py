@@ -12,7 +12,7 @@ import pytest
 from tests.ota_api.callers import random_secret
 from tests.ota_api.conftest import DEVICE_ID, Ota, running_ota
 from tests.ota_api.test_devices import connects, wait_until
-from tests.servers import MosquittoServer, TokenBroker
+from tests.servers import MosquittoServer, TokenBroker, find_free_port
 from zenthos_core import tokens
 from zenthos_core.settings import Settings
 from zenthos_core.tokens import DEVICE_TOKEN_S, Role
@@ -179,6 +179,28 @@ def test_rule_5_revoking_voids_every_token_and_the_secret(ota: Ota) -> None:
     assert renew(ota, second).status_code == 401
     assert claim(ota).status_code == 401
     assert works(ota, token_of(ota.register()))
+
+
+@pytest.mark.parametrize("how", ["revoke", "register"])
+def test_rule_8_of_two_servers_the_slower_voids_what_the_faster_has_issued(
+    ota_settings: Settings, how: str
+) -> None:
+    port = find_free_port()
+    other = {"ota_port": port, "ota_url": f"http://127.0.0.1:{port}"}
+    faster_settings = ota_settings.model_copy(update=other)
+    with (
+        running_ota(ota_settings) as slower,
+        running_ota(faster_settings, lambda: time.time() + 3) as faster,
+    ):
+        first = token_of(slower.register())
+        ahead = token_of(renew(faster, first))
+        if how == "revoke":
+            revoke(slower)
+        else:
+            slower.register()
+        time.sleep(4)
+        assert not works(slower, ahead)
+        assert works(slower, token_of(slower.register()))
 
 
 def test_rule_5_a_renewal_that_waits_for_a_revocation_is_refused(ota: Ota) -> None:

@@ -1,14 +1,16 @@
 """History of a device and summaries of farms, over both planes of a real database."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
 import pytest
 
+from ota_api import analytical
 from tests.conftest import migrated_database
-from tests.ota_api.conftest import make_ota_settings, running_ota
+from tests.ota_api.conftest import DEVICE_ID, make_ota_settings, running_ota
 from tests.ota_api.planes import NOW, TODAY, Planes, ago, at
 from tests.servers import PostgresServer
 from zenthos_core.database import Database
@@ -300,6 +302,21 @@ def test_without_the_analytical_database_the_rest_works(
         assert "ZENTHOS_ANALYTICS_DATABASE_URL" in answer.json()["detail"]
         assert ota.send("GET", "/health/ready", None).status_code == 200
         assert ota.send("GET", "/devices").status_code == 200
+
+
+def test_an_analytical_database_that_is_away_holds_up_few(
+    tmp_path_factory: pytest.TempPathFactory, ops_url: str
+) -> None:
+    """Whoever waits for it holds a connection that devices need."""
+    settings = make_ota_settings(tmp_path_factory.mktemp("away"), ops_url)
+    with running_ota(settings) as ota, ThreadPoolExecutor(24) as pool:
+        ota.register()
+        path = f"/devices/{DEVICE_ID}/history"
+        answers = list(pool.map(lambda _: ota.send("GET", path), range(24)))
+        assert {answer.status_code for answer in answers} == {503}
+        told_to_wait = [a for a in answers if "ask again in a moment" in a.json()["detail"]]
+        assert len(told_to_wait) >= 24 - 2 * (analytical.POOL_MAX + analytical.WAITING_MAX)
+        assert told_to_wait[0].headers["retry-after"]
 
 
 def test_an_analytical_database_without_tables(

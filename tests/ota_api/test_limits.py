@@ -10,7 +10,7 @@ from pydantic import SecretStr
 
 from ota_api.auth import read_token
 from ota_api.limits import memory
-from ota_api.limits.counters import Counter, SharedStorage
+from ota_api.limits.counters import RETRY_S, Counter, SharedStorage
 from ota_api.limits.memory import BoundedMemory
 from ota_api.limits.rates import RateLimits, asks_for_binary, network_of
 from ota_api.throttle import Throttle
@@ -61,6 +61,10 @@ def test_rule_1_binaries_of_a_device_are_counted_apart() -> None:
         ({"query": b"kind=model&download=1"}, True),
         ({"query": b"download=false"}, False),
         ({"query": b"x_download=1"}, False),
+        ({"query": b"download=true&download=false"}, False),
+        ({"query": b"download=false&download=YES"}, True),
+        ({"headers": [(b"accept", b"application/octet-stream-x")]}, False),
+        ({"headers": [(b"accept", b"text/html, application/octet-stream")]}, True),
         ({"headers": [(b"accept", b"Application/Octet-Stream;q=1")]}, True),
         ({"path": "/t/controller/v1/d/softwaremodules/3/artifacts/a.bin"}, True),
         ({"path": "/auth/login", "query": b"download=1"}, False),
@@ -243,6 +247,33 @@ async def test_more_at_once_than_there_are_connections_wait_for_one(
     counted = await asyncio.gather(*(storage.incr("many", 60, 1) for _ in range(300)))
     assert sorted(count or 0 for count in counted) == list(range(1, 301))
     await storage.close()
+
+
+async def test_a_redis_that_is_silent_is_left_alone_by_all() -> None:
+    asked = 0
+
+    async def say_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal asked
+        asked += 1
+        await reader.read(-1)
+        writer.close()
+
+    server = await asyncio.start_server(say_nothing, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    clock = Clock(1e9)
+    storage = SharedStorage(f"redis://127.0.0.1:{port}", clock)
+    assert await storage.incr("a", 60, 1) is None
+    tries = asked
+    assert tries > 0
+    assert await storage.get_expiry("a") is None
+    await storage.clear("a")
+    assert await storage.incr("a", 60, 1) is None
+    assert asked == tries
+    clock.now += RETRY_S + 1
+    assert await storage.get_expiry("a") is None
+    assert asked > tries
+    await storage.close()
+    server.close()
 
 
 async def test_two_workers_count_together_in_redis(redis_server: RedisServer) -> None:

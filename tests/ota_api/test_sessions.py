@@ -218,6 +218,19 @@ def test_expired_sessions_go_with_the_next_login(users: Ota) -> None:
     assert users.rows("SELECT count(*) FROM refresh_tokens") == [(1,)]
 
 
+def test_used_tokens_of_a_session_that_goes_on_go_when_they_expire(users: Ota) -> None:
+    token = log_in(users).json()["refresh_token"]
+    for _ in range(3):
+        token = refresh(users, token).json()["refresh_token"]
+    with connect(users) as connection:
+        connection.execute(
+            "UPDATE refresh_tokens SET expires_at = now() - INTERVAL '1 s'"
+            " WHERE used_at IS NOT NULL"
+        )
+    assert refresh(users, token).status_code == 200
+    assert users.rows("SELECT count(*) FROM refresh_tokens") == [(2,)]
+
+
 def test_rule_6_refresh_tokens_and_passwords_are_stored_as_hashes(users: Ota) -> None:
     token = log_in(users).json()["refresh_token"]
     assert token not in str(users.rows("SELECT * FROM refresh_tokens"))

@@ -42,6 +42,13 @@ def register(zenthos: Zenthos, device_id: str = "soil-1", *more: str) -> Result:
     return zenthos("register", device_id, *options)
 
 
+@pytest.mark.parametrize("option", [["--at", "1,nan"], ["--at", "inf,1"], ["--interval", "nan"]])
+def test_what_is_no_number_is_wrong_usage(zenthos: Zenthos, option: list[str]) -> None:
+    done = zenthos("update", "soil-1", *option)
+    assert done.exit_code == 2, done.output
+    assert "numbers" in done.stderr or "number" in done.stderr
+
+
 def test_from_registration_to_the_end(zenthos: Zenthos, ota: Ota) -> None:
     made = register(zenthos, "soil-1", "--at", "0,-96.6", "--interval", "60", "--tag", "a")
     assert made.exit_code == 0, made.output

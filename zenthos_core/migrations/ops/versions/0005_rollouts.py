@@ -6,6 +6,10 @@ revision = "0005"
 down_revision = "0004"
 
 UPGRADE = """
+-- The newest second that a token was issued at, by whichever server: what is voided includes it.
+-- NULL before 0005.
+ALTER TABLE devices ADD COLUMN token_issued_at timestamptz;
+
 -- SHA-1 and MD5 are for clients of the DDI protocol that know nothing better; NULL before 0005.
 ALTER TABLE releases
   ADD COLUMN sha1 text,
