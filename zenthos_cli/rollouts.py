@@ -192,9 +192,7 @@ def find_release(api: "Api", named: str, device_model: str | None) -> str:
         return named
     found = [
         release
-        for release in api.items(
-            "/releases", device_model=device_model, version=named, withdrawn=False
-        )
+        for release in api.items("/releases", device_model=device_model, version=named)
         if release["version"] == named and not release["withdrawn_at"]
     ]
     if not found:

@@ -60,13 +60,14 @@ async def issue_token(
     """Rules 1 and 6. The device's row is locked, or new."""
     now = int(resources.clock())
     valid_from, issued = await devices.token_seconds(device_id)
+    issued = min(issued, now + MAX_SKEW_S)
     second = max(now, valid_from)
     if ends_earlier:
         if issued > now:
-            second = max(second, min(issued, now + MAX_SKEW_S) + 1)
+            second = max(second, issued + 1)
         second = max(second, await resources.accounts.end_earlier_tokens(device_id, second))
         await devices.void_tokens_before(device_id, second)
-    await devices.note_token(device_id, second)
+    await devices.note_token(device_id, max(second, issued))
     with _tracer.start_as_current_span("ota.issue_device_token"):
         token = _sign(resources, device_id, second)
         await resources.accounts.set(device_id, token)
