@@ -156,7 +156,7 @@ def test_the_disk_is_full(
         segments = len(list(tmp_path.glob("spool/1/*.spool")))
         ingest.kill()
         ingest.launch()
-        time.sleep(2)
+        wait_until(lambda: sum("No space left" in message for message in said(ingest)) == 2)
     assert segments < 5
     own_postgres.start()
     assert_exact(own_ops_url, load.published, tmp_path)

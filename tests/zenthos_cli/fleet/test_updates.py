@@ -58,7 +58,7 @@ def test_devices_go_on_as_what_they_have_installed(
 
 def test_devices_that_fail(fleet_settings: Settings, subscriber: Subscriber) -> None:
     publish(fleet_settings, "v0.2.0")
-    options = replace(OPTIONS, duration_s=3.0, update_faults=Faults(fails_at="install"))
+    options = replace(OPTIONS, duration_s=8.0, update_faults=Faults(fails_at="install"))
     assert simulate(fleet_settings, options)["failure"] >= 1
     assert set(versions(subscriber)) == {"v0.1.0"}
 
