@@ -16,8 +16,10 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print it as JSON.")]
 def show_table(
     heads: Sequence[str], rows: Iterable[Sequence[object]], *, nothing: str = "none"
 ) -> None:
-    """A table, or a line where there are no rows."""
+    """A table, or a line where there are no rows; the first column, which names the thing for other
+    commands, is whole however narrow the terminal is."""
     table = Table(*heads, box=None)
+    table.columns[0].no_wrap = True
     for row in rows:
         table.add_row(*map(cell, row))
     if table.row_count:

@@ -68,11 +68,13 @@ def test_from_creation_to_the_end(zenthos: Zenthos, ota: Ota) -> None:
     )
 
 
-def test_list(zenthos: Zenthos, ota: Ota) -> None:
+def test_list(zenthos: Zenthos, ota: Ota, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "zenthos rollout create" in zenthos("rollout", "list").stdout
     rollout = create(zenthos, publish(ota))
     assert rollout in zenthos("rollout", "list").stdout
     assert "1 of 4, 1 %" in zenthos("rollout", "list", "--model", "esp32-s3").stdout
+    monkeypatch.setenv("COLUMNS", "80")
+    assert rollout in zenthos("rollout", "list").stdout
     assert json.loads(zenthos("rollout", "list", "--state", "paused", "--json").stdout) == []
 
 
