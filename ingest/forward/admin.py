@@ -20,7 +20,7 @@ FROM forwarders f LEFT JOIN (
   UNION ALL SELECT xid, id, received_at FROM forward_backlog
 ) w ON (w.xid, w.id) > (f.xid, f.id)
 GROUP BY f.name ORDER BY f.name"""
-_HOLD: Final = "SELECT pg_try_advisory_xact_lock(%s, hashtext(%s))"
+_HOLD: Final = "SELECT pg_advisory_xact_lock(%s, hashtext(%s))"
 _FREE: Final = """
 DELETE FROM forward_backlog b
 WHERE NOT EXISTS (SELECT FROM forwarders f WHERE (f.xid, f.id) < (b.xid, b.id))"""
@@ -59,9 +59,12 @@ def remove_forwarder(connection: psycopg.Connection, name: str) -> None:
 
 def _remove(connection: psycopg.Connection, name: str) -> None:
     connection.execute(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'")
-    held = connection.execute(_HOLD, [LOCK_CLASS, name]).fetchone()
-    if not (held and held[0]):
-        raise ConflictError(f"{name} is forwarding: take its URL out and restart ingest first")
+    try:
+        # Waits, as Postgres lets go of the lock a moment after a forwarder's connection has closed.
+        connection.execute(_HOLD, [LOCK_CLASS, name])
+    except errors.LockNotAvailable:
+        advice = f"{name} is forwarding: take its URL out and restart ingest first"
+        raise ConflictError(advice) from None
     # No archive runs that still sets rows aside for it.
     connection.execute("LOCK TABLE forward_backlog IN SHARE ROW EXCLUSIVE MODE")
     if not connection.execute("DELETE FROM forwarders WHERE name = %s", [name]).rowcount:
