@@ -31,7 +31,7 @@ status: $(READY) ## Show the services of the stack
 	@$(BIN)/zenthos status
 
 test: $(READY) ## Run the tests that fit in 15 minutes
-	$(PYTEST) -q -n $(WORKERS) --dist worksteal -m "not fault and not bench"
+	$(PYTEST) -q -n $(WORKERS) --dist worksteal -m "not fault and not e2e and not bench"
 
 test-all: $(READY) ## Run every test
 	$(PYTEST) -q -n $(WORKERS) --dist worksteal
