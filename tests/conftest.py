@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import hypothesis
 import psycopg
 import pytest
 from psycopg import sql
@@ -40,6 +41,12 @@ from zenthos_core.errors import ConfigurationError
 from zenthos_core.settings import Settings
 
 ROOT = Path(__file__).parent.parent
+
+# An example takes its time where servers run beside it.
+hypothesis.settings.register_profile(
+    "zenthos", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("zenthos")
 
 
 def unavailable(reason: object) -> None:

@@ -3,6 +3,7 @@
 Postgres, Mosquitto, the two that ingest forwards to (RabbitMQ and Redis), and S3.
 """
 
+import itertools
 import os
 import secrets
 import shutil
@@ -12,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psycopg
@@ -32,8 +33,6 @@ from zenthos_core.tokens import Role
 
 START_TIMEOUT_S = 30.0
 TIMESCALEDB = Path(__file__).with_name("timescaledb")
-
-
 HOST = "127.0.0.1"
 
 
@@ -46,11 +45,32 @@ def accepts_connections(port: int) -> bool:
     return True
 
 
+def _ports() -> Iterator[int]:
+    """Those of this worker of pytest-xdist, one after another from a random one.
+
+    Below those that the kernel gives to whoever asks for any (ip_local_port_range): it would take
+    one before its server listens, or while that is stopped.
+    """
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    first = 10_000 + worker % 4 * 5_000
+    start = secrets.randbelow(5_000)
+    return (first + (start + number) % 5_000 for number in itertools.count())
+
+
+_PORTS = _ports()
+
+
 def find_free_port() -> int:
-    """A port that nothing listens on at this moment."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-    return port
+    """A port that nothing listens on and that was not given before."""
+    return next(port for port in _PORTS if _can_listen(port))
+
+
+def _can_listen(port: int) -> bool:
+    try:
+        socket.create_server((HOST, port)).close()
+    except OSError:
+        return False
+    return True
 
 
 class ServerProcess:

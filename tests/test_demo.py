@@ -14,7 +14,7 @@ import pytest
 
 from tests.servers import find_free_port
 
-pytestmark = [pytest.mark.e2e, pytest.mark.fault, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.e2e, pytest.mark.fault, pytest.mark.timeout(1800)]
 
 PORTS = (
     *("POSTGRES_PORT", "MQTT_PORT", "MQTT_TLS_PORT"),

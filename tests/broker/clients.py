@@ -12,7 +12,7 @@ from paho.mqtt.properties import Properties
 
 from tests.servers import MosquittoServer
 
-PATIENCE_S = 10.0
+PATIENCE_S = 30.0
 ACCEPTED = 0
 NOT_AUTHORIZED = 135  # MQTT 5.0, 2.4
 

@@ -46,7 +46,7 @@ def test_a_session_ends_when_its_token_expires(token_broker: TokenBroker) -> Non
         ingest.subscribe("zenthos/#")
         time.sleep(1)
         assert client.connected
-        wait_until(lambda: client.ended is not None, 2 + SOON_S)
+        wait_until(lambda: client.ended is not None)
         wait_until(lambda: ingest.received == [(will, b"gone")])
         assert other.connected
     assert not admits(token_broker, brief)
@@ -63,7 +63,7 @@ def test_a_session_ends_when_its_token_is_revoked(token_broker: TokenBroker) -> 
     ):
         ingest.subscribe("zenthos/#")
         revoke_tokens(token_broker.revocations_file, [DEVICE], now=time.time())
-        wait_until(lambda: client.ended is not None, SOON_S)
+        wait_until(lambda: client.ended is not None)
         assert not admits(token_broker, token)
         assert other.connected
         assert other.publish(f"zenthos/esp32-s3/{OTHER}/telemetry") == 0
@@ -77,7 +77,7 @@ def test_a_new_token_ends_the_earlier_ones(token_broker: TokenBroker) -> None:
     earlier = token_broker.token(DEVICE, now=time.time() - 1)
     with Client(token_broker, DEVICE, earlier) as client:
         issued_at = renew_tokens(token_broker.revocations_file, DEVICE, now=time.time())
-        wait_until(lambda: client.ended is not None, SOON_S)
+        wait_until(lambda: client.ended is not None)
     assert not admits(token_broker, earlier)
     assert admits(token_broker, token_broker.token(DEVICE, now=issued_at))
 
@@ -86,7 +86,7 @@ def test_many_revoked_at_once_all_leave(token_broker: TokenBroker) -> None:
     names = [f"device-{number}" for number in range(50)]
     clients = [device(token_broker, name).__enter__() for name in names]
     revoke_tokens(token_broker.revocations_file, names[:49], now=time.time())
-    wait_until(lambda: all(client.ended is not None for client in clients[:49]), SOON_S)
+    wait_until(lambda: all(client.ended is not None for client in clients[:49]))
     assert clients[49].connected
     for client in clients:
         client.close()
@@ -96,7 +96,7 @@ def test_a_replaced_key_holds_at_once(token_broker: TokenBroker) -> None:
     old = token_broker.token(DEVICE)
     with device(token_broker) as client:
         replace_key(token_broker)
-        wait_until(lambda: client.ended is not None, SOON_S)
+        wait_until(lambda: client.ended is not None)
     assert admits(token_broker, token_broker.token(DEVICE))
     assert not admits(token_broker, old)
 
@@ -117,7 +117,7 @@ def test_a_damaged_key_file_leaves_the_old_key_in_force(
     good = public.read_bytes()
     with device(token_broker) as client:
         public.unlink() if content is None else public.write_bytes(content)
-        wait_until(lambda: f"zenthos: {public}: " in token_broker.log, SOON_S)
+        wait_until(lambda: f"zenthos: {public}: " in token_broker.log)
         assert client.connected
         assert admits(token_broker, token_broker.token(OTHER), OTHER)
     public.write_bytes(good)
@@ -148,10 +148,10 @@ def test_a_damaged_list_leaves_the_old_one_in_force(
 ) -> None:
     path, revoked = token_broker.revocations_file, token_broker.token(DEVICE)
     revoke_tokens(path, [DEVICE], now=time.time())
-    wait_until(lambda: not admits(token_broker, revoked), SOON_S)
+    wait_until(lambda: not admits(token_broker, revoked))
     with device(token_broker, OTHER) as other:
         path.unlink() if content is None else path.write_bytes(content)
-        wait_until(lambda: f"zenthos: {path}: " in token_broker.log, SOON_S)
+        wait_until(lambda: f"zenthos: {path}: " in token_broker.log)
         assert not admits(token_broker, revoked)
         assert other.connected
 
@@ -162,7 +162,7 @@ def test_the_later_of_two_lines_counts_and_the_last_may_lack_its_end(
     soon = int(time.time()) + 1000
     text = f"{DEVICE} 1\n{OTHER} 5\n{DEVICE} {soon}\n{DEVICE} 2\n{OTHER} {soon}"
     token_broker.revocations_file.write_text(text)
-    wait_until(lambda: not admits(token_broker, token_broker.token(DEVICE)), SOON_S)
+    wait_until(lambda: not admits(token_broker, token_broker.token(DEVICE)))
     assert not admits(token_broker, token_broker.token(OTHER), OTHER)
     assert admits(token_broker, token_broker.token("field-sensor-003"), "field-sensor-003")
 
@@ -170,9 +170,9 @@ def test_the_later_of_two_lines_counts_and_the_last_may_lack_its_end(
 def test_an_emptied_list_lets_them_in_again(token_broker: TokenBroker) -> None:
     revoked = token_broker.token(DEVICE)
     revoke_tokens(token_broker.revocations_file, [DEVICE], now=time.time())
-    wait_until(lambda: not admits(token_broker, revoked), SOON_S)
+    wait_until(lambda: not admits(token_broker, revoked))
     token_broker.revocations_file.write_text("")
-    wait_until(lambda: admits(token_broker, revoked), SOON_S)
+    wait_until(lambda: admits(token_broker, revoked))
 
 
 def test_a_device_that_connects_again_has_one_session(token_broker: TokenBroker) -> None:
@@ -183,7 +183,7 @@ def test_a_device_that_connects_again_has_one_session(token_broker: TokenBroker)
         time.sleep(2 + SOON_S)
         assert second.connected
         revoke_tokens(token_broker.revocations_file, [DEVICE], now=time.time())
-        wait_until(lambda: second.ended is not None, SOON_S)
+        wait_until(lambda: second.ended is not None)
 
 
 def test_a_replaced_long_session_ends_with_the_newer_brief_token(
@@ -192,7 +192,7 @@ def test_a_replaced_long_session_ends_with_the_newer_brief_token(
     brief = token_broker.token(DEVICE, valid_s=3)
     with device(token_broker) as first, Client(token_broker, DEVICE, brief) as second:
         wait_until(lambda: first.ended is not None)
-        wait_until(lambda: second.ended is not None, 3 + SOON_S)
+        wait_until(lambda: second.ended is not None)
 
 
 def test_a_device_refused_beside_itself_keeps_its_session(token_broker: TokenBroker) -> None:
@@ -201,7 +201,7 @@ def test_a_device_refused_beside_itself_keeps_its_session(token_broker: TokenBro
         time.sleep(0.3)
         assert client.connected
         revoke_tokens(token_broker.revocations_file, [DEVICE], now=time.time())
-        wait_until(lambda: client.ended is not None, SOON_S)
+        wait_until(lambda: client.ended is not None)
 
 
 def test_a_reload_disturbs_nobody_present_or_absent(token_broker: TokenBroker) -> None:
@@ -218,7 +218,7 @@ def test_a_reload_disturbs_nobody_present_or_absent(token_broker: TokenBroker) -
         with device(token_broker, OTHER, clean_start=False) as back:
             wait_until(lambda: back.received == [(topic, b"kept")])
         revoke_tokens(token_broker.revocations_file, [DEVICE], now=time.time())
-        wait_until(lambda: client.ended is not None, SOON_S)
+        wait_until(lambda: client.ended is not None)
 
 
 def test_what_waits_for_an_absent_device_survives_a_restart(token_broker: TokenBroker) -> None:

@@ -16,6 +16,7 @@ import pytest
 from tests.ingest.conftest import DEVICES, IngestProcess, register
 from tests.ingest.devices import PublishingDevice
 from tests.ingest.messages import telemetry, topic
+from tests.ingest.test_service import wait_until
 from tests.servers import MosquittoServer, PostgresServer
 
 pytestmark = pytest.mark.fault
@@ -147,7 +148,7 @@ def test_restart_of_postgres(
             own_postgres.start()
         time.sleep(0.5)
     assert_stored_once(lambda: psycopg.connect(own_ops_url), published)
-    assert own_ingest.is_ready()
+    wait_until(own_ingest.is_ready)
 
 
 def test_a_stop_while_postgres_is_away_loses_nothing(

@@ -12,6 +12,7 @@ import pytest
 from tests.ingest.conftest import DEVICES, IngestProcess
 from tests.ingest.load import COLD, QUARANTINED, Load, Sent, assert_exact, reading
 from tests.ingest.messages import topic
+from tests.ingest.test_service import wait_until
 from tests.servers import MosquittoServer
 
 pytestmark = pytest.mark.fault
@@ -89,6 +90,11 @@ def test_through_kills(
     assert poisoned == (len(DEVICES) if messages is with_poison else 0,)
 
 
+def was_taken_over(worker: IngestProcess) -> bool:
+    said = worker.log.read_text()
+    return "another worker has connected" in said or "lost the broker" in said
+
+
 @pytest.mark.timeout(300)
 def test_two_workers_of_one_id(
     tmp_path: Path, ops_url: str, fleet_broker: MosquittoServer, ingest: IngestProcess
@@ -100,10 +106,7 @@ def test_two_workers_of_one_id(
         with Load(fleet_broker, DEVICES) as load:
             time.sleep(1)
             second.start()
-            time.sleep(12)  # the session has gone back and forth
+            wait_until(lambda: all(was_taken_over(worker) for worker in (ingest, second)))
         assert_exact(ops_url, load.published, tmp_path)
-        for worker in (ingest, second):
-            said = worker.log.read_text()
-            assert "another worker has connected" in said or "lost the broker" in said
     finally:
         second.stop()

@@ -68,12 +68,11 @@ def ingest(
 def test_cuts_to_the_broker(
     tmp_path: Path, ops_url: str, fleet_broker: MosquittoServer, to_broker: Proxy
 ) -> None:
-    pauses, cut = random.Random(2), 0
+    pauses, cuts = random.Random(2), 0
     with Load(fleet_broker, DEVICES) as load:
-        for _ in range(20):
+        while cuts < 12:
             time.sleep(pauses.uniform(0.1, 0.6))
-            cut += to_broker.cut()
-    assert cut >= 10
+            cuts += to_broker.cut()
     assert_exact(ops_url, load.published, tmp_path)
 
 
@@ -99,10 +98,9 @@ def test_a_silent_network_to_the_broker(
     with Load(fleet_broker, DEVICES, per_s=300) as load:
         time.sleep(1)
         assert to_broker.silence() == 1
-        wait_until(lambda: not ingest.is_ready())
+        wait_until(lambda: "the broker does not answer" in ingest.log.read_text())
         wait_until(ingest.is_ready)
         time.sleep(1)
-    assert "the broker does not answer" in ingest.log.read_text()
     assert_exact(ops_url, load.published, tmp_path)
 
 
@@ -110,12 +108,11 @@ def test_a_silent_network_to_the_broker(
 def test_cuts_to_the_database(
     tmp_path: Path, ops_url: str, fleet_broker: MosquittoServer, to_database: Proxy
 ) -> None:
-    pauses, cut = random.Random(4), 0
+    pauses, cuts = random.Random(4), 0
     with Load(fleet_broker, DEVICES) as load:
-        for _ in range(20):
+        while cuts < 20:
             time.sleep(pauses.uniform(0.1, 0.6))
-            cut += to_database.cut()
-    assert cut >= 10
+            cuts += to_database.cut()
     assert_exact(ops_url, load.published, tmp_path)
 
 

@@ -163,7 +163,8 @@ def test_an_hour_of_the_outbox_that_someone_detached_loses_nothing(session: Conn
     assert ingest.execute("SELECT count(*) FROM raw_messages").fetchone() == (1,)
 
 
-def test_one_worker_drops_at_a_time(session: Connect) -> None:
+def test_one_worker_drops_at_a_time(session: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ingest.partitions._LOCK_TIMEOUT", "60s")
     first, second, reader = session(), session(), session()
     fill(first, OLDEST - 1)
     with ThreadPoolExecutor(1) as executor, reader.transaction():

@@ -25,7 +25,7 @@ from tests.ingest.devices import PASSWORD, PublishingDevice
 from tests.ingest.messages import BAD, DEVICE, telemetry, topic
 from tests.servers import MosquittoServer
 
-DEADLINE_S = 30.0
+DEADLINE_S = 60.0
 RECEIVED_2 = r"messages_received_total{[^}]*} 2\.0"
 COUNTED = "SELECT coalesce(sum(received), 0)::int FROM ledger"
 
@@ -61,7 +61,7 @@ def test_bad_input_is_quarantined_and_the_rest_stored(
     payloads = database.execute("SELECT payload FROM quarantine").fetchall()
     assert {p for (p,) in payloads} == {payload for _, _, payload in sent}
     assert database.execute("SELECT count(*) FROM telemetry_hot").fetchone() == (len(sent),)
-    assert ingest.is_ready()
+    wait_until(ingest.is_ready)
 
 
 def test_metrics_count_every_outcome(
@@ -217,10 +217,12 @@ def test_one_worker_counts_the_fleet(
         device.publish(topic(), telemetry(timestamp=time.time()))
         device.flush()
         await_counted(database, 1)
+    today = time.gmtime().tm_yday
     wait_until(lambda: "zenthos_devices_online_count{" in ingest.get("/metrics")[1])
     page = ingest.get("/metrics")[1]
     assert re.search(r"zenthos_devices_online_count{[^}]*} 1\.0", page)
-    assert re.search(r'zenthos_ledger_messages_today{[^}]*outcome="stored"[^}]*} 1\.0', page)
+    stored = re.search(r'zenthos_ledger_messages_today{[^}]*outcome="stored"[^}]*} 1\.0', page)
+    assert stored or time.gmtime().tm_yday != today
 
 
 def test_health_pages(ingest: IngestProcess) -> None:

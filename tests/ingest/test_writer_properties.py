@@ -69,7 +69,8 @@ def stored_rows(database: psycopg.Connection) -> dict[str, int]:
     st.data(),
 )
 @settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=60,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 def test_any_split_over_two_workers_counts_each_message_once(
     database: psycopg.Connection,

@@ -139,7 +139,7 @@ async def test_a_rollout_that_is_locked_keeps_no_other_waiting(ota: Ota) -> None
     locked = UUID(fleet.roll_out())
     free = UUID(fleet.roll_out(release_id=fleet.publish(NEXT, 2)["id"]))
     now, url = datetime.now(UTC), ota.settings.database_url.get_secret_value()
-    async with open_resources(ota.settings) as resources, asyncio.timeout(14):
+    async with open_resources(ota.settings) as resources, asyncio.timeout(60):
         with psycopg.connect(url) as connection:
             connection.execute("SELECT FROM rollouts WHERE id = %s FOR UPDATE", [locked])
             offer = Offer(locked, fleet.devices[0], VERSION, None)
@@ -203,14 +203,14 @@ async def test_work_that_misses_a_cancellation_ends_all_the_same() -> None:
                     raise
                 missed += 1
 
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         async with running(work()):
             await asyncio.sleep(0)
     assert missed == 1
 
 
 async def test_the_catalogue_is_read_while_requests_hold_all_connections(ota: Ota) -> None:
-    async with open_resources(ota.settings) as resources, asyncio.timeout(4):
+    async with open_resources(ota.settings) as resources, asyncio.timeout(60):
         ota.publish(ota.signer.model())
 
         async def ask() -> int:

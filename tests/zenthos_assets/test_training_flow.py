@@ -87,6 +87,7 @@ def metadata(yard: Farmyard, key: dg.AssetKey) -> dict[str, object]:
 
 
 @pytest.mark.e2e
+@pytest.mark.timeout(900)
 def test_readings_become_a_release_that_verifies(farmyard: Farmyard, ota: Ota) -> None:
     farmyard.register(*(f"soil-{n}" for n in range(3, 7)))
     farmyard.receive(fleet_readings())
@@ -112,6 +113,7 @@ def test_readings_become_a_release_that_verifies(farmyard: Farmyard, ota: Ota) -
 
 
 @pytest.mark.e2e
+@pytest.mark.timeout(900)
 def test_a_model_no_better_than_the_baseline_is_not_converted(farmyard: Farmyard) -> None:
     farmyard.register(*(f"soil-{n}" for n in range(3, 7)))
     since = weather()

@@ -16,6 +16,7 @@ from typing import Final
 from zenthos_cli.stack.launch import give_to_service_user, limited_command, server_command
 from zenthos_cli.stack.packages import ensure_unpacked, install_hint
 from zenthos_core.errors import ConfigurationError
+from zenthos_core.mqtt import encode_connect
 
 HOST: Final = "127.0.0.1"
 STOP_SIGNAL: Final = Signals.SIGTERM
@@ -29,6 +30,7 @@ MAX_OPEN_FILES: Final = 20_500
 lets ever more in. What is beyond it is closed at once."""
 
 TEMPLATES: Final = Path(__file__).parents[2] / "infra" / "mosquitto"
+_NOBODY: Final = encode_connect("", "", "", keep_alive_s=10, clean_start=True)
 _PACKAGES: Final = ("mosquitto", "mosquitto-clients")
 _PROGRAMS: Final = ("mosquitto", "mosquitto_sub", "mosquitto_pub")
 
@@ -170,9 +172,10 @@ class Broker:
         return self.mosquitto.environment()
 
     def accepts_connections(self) -> bool:
-        """Whether something listens on its port."""
+        """Whether it answers a client, who is refused: it listens before it heeds signals."""
         try:
-            socket.create_connection((HOST, self.port), timeout=2).close()
+            with socket.create_connection((HOST, self.port), timeout=2) as connection:
+                connection.sendall(_NOBODY)
+                return connection.recv(1) != b""
         except OSError:
             return False
-        return True

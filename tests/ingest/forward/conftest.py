@@ -73,8 +73,9 @@ class Outbox:
                 self.insert(connection, count, payload=payload)
 
     def prepare(self, connection: psycopg.Connection) -> None:
-        """Make the partition that is needed now."""
-        self._partitions.ensure(connection, {raw_partition(time.time())})
+        """Make the partitions that are needed now and in the next hour."""
+        now = time.time()
+        self._partitions.ensure(connection, {raw_partition(now), raw_partition(now + 3600)})
 
     def _next(self) -> bytes:
         self._number += 1

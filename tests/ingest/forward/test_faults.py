@@ -199,7 +199,7 @@ def test_ingest_forwards_and_goes_on_without_the_others(
             rabbitmq.kill()
             redis_server.kill()
             time.sleep(1)
-            assert ingest.is_ready()
+            eventually(ingest.is_ready)
             stored = stored_count(outbox)
             eventually(lambda: stored_count(outbox) > stored + 500)
             ingest.kill()
