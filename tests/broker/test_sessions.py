@@ -37,7 +37,7 @@ def admits(broker: TokenBroker, token: str, device_id: str = DEVICE) -> bool:
 
 def test_a_session_ends_when_its_token_expires(token_broker: TokenBroker) -> None:
     will = f"zenthos/esp32-s3/{DEVICE}/status"
-    brief = token_broker.token(DEVICE, valid_s=3)
+    brief = token_broker.token(DEVICE, valid_s=6)
     with (
         Client(token_broker, token_broker.username, token_broker.password) as ingest,
         device(token_broker, OTHER) as other,

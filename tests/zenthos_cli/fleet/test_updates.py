@@ -16,7 +16,7 @@ from zenthos_cli.updating import Faults, updates_fail_at
 from zenthos_core.errors import InvalidInputError
 from zenthos_core.settings import Settings
 
-OPTIONS = jobs.SimulateOptions(devices=2, interval_s=1, duration_s=5.0, update_every_s=1.0)
+OPTIONS = jobs.SimulateOptions(devices=2, interval_s=1, duration_s=15.0, update_every_s=1.0)
 
 
 def simulate(settings: Settings, options: jobs.SimulateOptions) -> dict[str, int]:
@@ -51,14 +51,14 @@ def test_devices_go_on_as_what_they_have_installed(
     told = versions(subscriber)
     assert told[0] == "v0.1.0"
     assert set(told[-4:]) == {"v0.2.0"}, "the last words too"
-    again = simulate(fleet_settings, replace(OPTIONS, duration_s=2.0))
+    again = simulate(fleet_settings, replace(OPTIONS, duration_s=8.0))
     assert set(again) == {"idle"}, "what they run is kept"
     assert versions(subscriber)[-1] == "v0.2.0"
 
 
 def test_devices_that_fail(fleet_settings: Settings, subscriber: Subscriber) -> None:
     publish(fleet_settings, "v0.2.0")
-    options = replace(OPTIONS, duration_s=8.0, update_faults=Faults(fails_at="install"))
+    options = replace(OPTIONS, duration_s=15.0, update_faults=Faults(fails_at="install"))
     assert simulate(fleet_settings, options)["failure"] >= 1
     assert set(versions(subscriber)) == {"v0.1.0"}
 
