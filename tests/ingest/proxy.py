@@ -81,12 +81,10 @@ class Proxy:
 
     def _run(self) -> None:
         while not self._stopping.is_set():
-            with self._lock:
-                ends = list(self._peers)
             with selectors.DefaultSelector() as selector:
                 selector.register(self._listener, selectors.EVENT_READ)
-                for end in ends:
-                    with suppress(ValueError):  # cut in this moment
+                with self._lock:  # a cut does not close one while it is registered
+                    for end in self._peers:
                         selector.register(end, selectors.EVENT_READ)
                 ready = [key.fileobj for key, _ in selector.select(0.02)]
             for end in ready:

@@ -86,7 +86,8 @@ def test_an_aborted_rollout_stops_the_download(fast_ota: Ota, gateway: Swupdate)
     device = DdiDevice(fast_ota)
     publish(fast_ota, gateway.image("v1.2.0", PAYLOAD * 200))
     with gateway.running(configured(fast_ota, gateway), f"-k {device.token} -n 100k"):
-        wait_for(lambda: device.state() in {"downloading", "installing"}, gateway)
+        wait_for(lambda: "filename payload" in gateway.log, gateway)
+        assert device.state() in {"downloading", "installing"}
         device.abort_rollout()
         wait_for(lambda: device.cancel_answer() == "cancel-confirmed", gateway)
         wait_for(lambda: "cancelAction" not in device.links(), gateway)
