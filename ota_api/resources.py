@@ -28,6 +28,7 @@ from zenthos_core import lake, tokens
 from zenthos_core.blobs import BlobStore, store_of
 from zenthos_core.errors import BlobStoreError, ConfigurationError
 from zenthos_core.settings import Settings
+from zenthos_core.signing import ReleaseKey
 from zenthos_core.tokens import Identity
 
 POOL_MAX: Final = 16
@@ -129,6 +130,10 @@ class Resources:
     hashing: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(HASHES_AT_A_TIME))
     halting: set[UUID] = field(default_factory=set)
     """Rollouts that a failure is about to have judged; see ota_api.rollouts.halting."""
+
+    def release_keys(self) -> list[ReleaseKey]:
+        """Those that keys.json trusts now; ConfigurationError where there never were any."""
+        return self.trusted_keys.load().keys.keys
 
 
 @asynccontextmanager

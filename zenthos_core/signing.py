@@ -7,6 +7,7 @@ of the public key.
 import hashlib
 import os
 from base64 import b64decode, b64encode
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -33,6 +34,16 @@ class ReleaseKey(msgspec.Struct, frozen=True):
         """Whether a release of that kind for those models is this key's to sign."""
         models_allowed = "*" in self.device_models or set(device_models) <= set(self.device_models)
         return kind in self.kinds and models_allowed
+
+
+def is_trusted(
+    keys: Sequence[ReleaseKey], key_id: str, kind: str, device_models: list[str], *, now: float
+) -> bool:
+    """Whether a key of that id may sign such a release at `now` (epoch seconds)."""
+    return any(
+        key.key_id == key_id and key.expires > now and key.may_sign(kind, device_models)
+        for key in keys
+    )
 
 
 class TrustedKeys(msgspec.Struct, frozen=True):

@@ -32,7 +32,7 @@ from ota_api.rollouts.membership import BUCKETS, bucket_of, is_in
 from ota_api.rollouts.offers import Deployment
 from ota_api.rollouts.transitions import DONE, FAILED, UNDER_WAY, State
 from zenthos_core.manifest import FIRMWARE_VERSION
-from zenthos_core.signing import ReleaseKey
+from zenthos_core.signing import ReleaseKey, is_trusted
 
 
 class DeviceState(msgspec.Struct, frozen=True):
@@ -220,7 +220,8 @@ def _judge(  # noqa: PLR0917 - one rule after another over all the evidence
         return Denied("withdrawn", f"{version} was withdrawn: {why}")
     if release.expires_at.timestamp() <= now:
         return Denied("expired", f"{version} expired at {_utc(release.expires_at)}: reissue it")
-    if not _is_trusted(candidate, keys, now):
+    models = list(candidate.device_models)
+    if not is_trusted(keys, release.key_id, release.kind, models, now=now):
         text = f"{version} is signed by key {release.key_id}, which keys.json does not trust now"
         return Denied("key_not_trusted", text)
     if release.release_counter < floor:
@@ -230,17 +231,6 @@ def _judge(  # noqa: PLR0917 - one rule after another over all the evidence
         if needs is not None:
             return needs
     return _find_rollout(candidate, device, deployments)
-
-
-def _is_trusted(candidate: Candidate, keys: Sequence[ReleaseKey], now: float) -> bool:
-    """Rule 3."""
-    release = candidate.release
-    return any(
-        key.key_id == release.key_id
-        and key.expires > now
-        and key.may_sign(release.kind, list(candidate.device_models))
-        for key in keys
-    )
 
 
 def _needs(version: str, wanted: str, installed: str | None) -> Denied | None:

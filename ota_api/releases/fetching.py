@@ -47,8 +47,8 @@ def _question(
     version: str | None = None,
     identity: Identity | None = None,
 ) -> Question:
-    keys = resources.trusted_keys.load().keys.keys
-    return Question(device_id, slot, version, keys, resources.clock(), identity)
+    now = resources.clock()
+    return Question(device_id, slot, version, resources.release_keys(), now, identity)
 
 
 async def _for_user(

@@ -74,7 +74,7 @@ async def publish(
     )
     if chosen.rollout_percentage:
         now = datetime.fromtimestamp(resources.clock(), UTC)
-        rollouts = Rollouts(RolloutRepository(connection), trail, now)
+        rollouts = Rollouts(RolloutRepository(connection), trail, now, resources.release_keys)
         phases = [float(chosen.rollout_percentage)]
         for model in manifest.device_models:
             await rollouts.create(

@@ -28,7 +28,7 @@ async def halt_if_failing(resources: Resources, rollout_id: UUID) -> None:
     try:
         async with resources.pool.connection() as connection:
             trail = AuditTrail(AuditRepository(connection), Actor("ota-api", SYSTEM_ROLE))
-            rollouts = Rollouts(RolloutRepository(connection), trail, now)
+            rollouts = Rollouts(RolloutRepository(connection), trail, now, resources.release_keys)
             rollout = await rollouts.find(rollout_id, lock=True)
             resources.halting.discard(rollout_id)
             await rollouts.halt(rollout)

@@ -4,17 +4,19 @@ The first rule that applies decides:
 
 1. Only a rollout that is running is decided on.
 2. A clock that stands before the phase's beginning holds it.
-3. Failures (timeouts included) among what this phase has concluded, above `error_threshold`, pause
+3. A release that no device may take any more (`Plan.refused`: expired, its key not trusted) pauses
+   it: who asks for it and is refused would else count as not to be waited for.
+4. Failures (timeouts included) among what this phase has concluded, above `error_threshold`, pause
    it once `min_devices` have concluded, or all that the phase waits for.
-4. Data of updated devices that is worse than the control's by more than a limit pauses it, where
+5. Data of updated devices that is worse than the control's by more than a limit pauses it, where
    it was measured within MAX_EVIDENCE_AGE_S of now, both sides have MIN_READINGS readings, and
    `min_devices` (of more than three: three) were updated.
-5. Successes among the members that answer, at `success_threshold` or above, and at least
+6. Successes among the members that answer, at `success_threshold` or above, and at least
    `min_devices` of them (or all members), end the phase: the next begins, the last finishes.
-6. Where a control cohort was asked for, rule 5 wants data of both sides as in rule 4.
-7. A phase without members is passed over, and after `timeout_s` one in which nobody answers, where
+7. Where a control cohort was asked for, rule 6 wants data of both sides as in rule 5.
+8. A phase without members is passed over, and after `timeout_s` one in which nobody answers, where
    later phases add devices: waiting for nobody proves nothing, and they begin as carefully.
-8. Anything else holds it.
+9. Anything else holds it.
 
 Members that answer: those with a deployment that was not aborted, and those seen alive that have
 not yet asked since the phase began. A device that was silent before is none of the release's fault;
@@ -46,6 +48,14 @@ class Action(StrEnum):
 
 
 @dataclass(frozen=True)
+class Reason:
+    """Why; `word` for machines, `text` for people."""
+
+    word: str
+    text: str
+
+
+@dataclass(frozen=True)
 class Plan:
     """What the rollout was created with, and where it stands."""
 
@@ -60,6 +70,8 @@ class Plan:
     timeout_s: float
     phase_started_at: float
     """Epoch seconds."""
+    refused: Reason | None = None
+    """Why devices are refused the release."""
 
 
 @dataclass(frozen=True)
@@ -104,14 +116,6 @@ class Quality:
 
 
 @dataclass(frozen=True)
-class Reason:
-    """Why; `word` for machines, `text` for people."""
-
-    word: str
-    text: str
-
-
-@dataclass(frozen=True)
 class Decision:
     """An action and its reasons."""
 
@@ -125,6 +129,8 @@ def decide(plan: Plan, counts: Counts, quality: Quality | None, *, now: float) -
         return _hold("not_running", "only a running rollout moves")
     if now < plan.phase_started_at:
         return _hold("clock", "the clock stands before the phase's beginning")
+    if plan.refused is not None:
+        return Decision(Action.PAUSE, [plan.refused])
     if quality is not None and not _is_sound(plan, quality, now):
         quality = None
     if stop := [*_failures(plan, counts), *_worse_data(quality)]:
@@ -135,7 +141,7 @@ def decide(plan: Plan, counts: Counts, quality: Quality | None, *, now: float) -
 
 
 def _pass_over(plan: Plan, counts: Counts, now: float) -> Decision:
-    """Rule 7."""
+    """Rule 8."""
     if not counts.members:
         return Decision(Action.ADVANCE, [Reason("no_members", "no device is in this phase")])
     if now - plan.phase_started_at <= plan.timeout_s:
@@ -145,7 +151,7 @@ def _pass_over(plan: Plan, counts: Counts, now: float) -> Decision:
 
 
 def _progress(plan: Plan, counts: Counts, quality: Quality | None) -> Decision:
-    """Rules 5, 6 and 8."""
+    """Rules 6, 7 and 9."""
     if not counts.members:
         return _hold("no_members", "no device is in this phase yet")
     enough = min(plan.min_devices, counts.members)
@@ -167,7 +173,7 @@ def _hold(word: str, text: str) -> Decision:
 
 
 def _failures(plan: Plan, counts: Counts) -> list[Reason]:
-    """Rule 3."""
+    """Rule 4."""
     concluded = counts.phase_failed + counts.phase_succeeded
     waited_for = max(counts.answering - counts.succeeded - counts.phase_failed, 0)
     if not concluded or concluded < min(plan.min_devices, concluded + waited_for):
@@ -185,7 +191,7 @@ def _failures(plan: Plan, counts: Counts) -> list[Reason]:
 
 
 def _worse_data(quality: Quality | None) -> list[Reason]:
-    """Rule 4, of data that is enough and recent."""
+    """Rule 5, of data that is enough and recent."""
     if quality is None:
         return []
     new, old = quality.updated, quality.control
@@ -222,7 +228,7 @@ def _worse_data(quality: Quality | None) -> list[Reason]:
 
 
 def _is_sound(plan: Plan, quality: Quality, now: float) -> bool:
-    """Rule 4: recent by either clock, and of enough devices and readings."""
+    """Rule 5: recent by either clock, and of enough devices and readings."""
     sides = (quality.updated, quality.control)
     return (
         abs(now - quality.measured_at) <= MAX_EVIDENCE_AGE_S

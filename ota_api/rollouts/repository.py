@@ -5,9 +5,10 @@ from typing import Any, Final
 from uuid import UUID
 
 from psycopg import AsyncConnection
-from psycopg.rows import dict_row
+from psycopg.rows import class_row, dict_row
 
 from ota_api.rollouts.evaluation import RolloutRow, read_rollout
+from ota_api.rollouts.terms import Terms
 
 _COLUMNS: Final = (
     "o.id, o.release_id, r.kind, r.name, r.version, o.device_model, o.farm_id, o.tag, o.phases,"
@@ -21,7 +22,12 @@ _DEPLOYMENTS: Final = (
     " d.reason, d.confirmed_at, d.offered_at, d.changed_at FROM deployments d"
     " JOIN rollouts o ON o.id = d.rollout_id JOIN releases r ON r.id = o.release_id"
 )
-
+_TERMS: Final = (
+    "SELECT r.kind, r.name, r.version, r.release_counter, r.key_id, r.expires_at,"
+    " r.withdrawn_at IS NOT NULL AS withdrawn,"
+    " array_agg(t.device_model ORDER BY t.device_model) AS device_models"
+    " FROM releases r JOIN release_targets t ON t.release_id = r.id WHERE r.id = %s GROUP BY r.id"
+)
 
 MOST_EVENTS: Final = 200
 """Of a deployment that are told."""
@@ -96,24 +102,14 @@ class RolloutRepository:
         values = {"rollout_id": rollout_id, "device_id": device_id, "now": now, "reason": reason}
         return (await self.connection.execute(query.encode(), values)).rowcount
 
-    async def release_models(self, release_id: UUID) -> tuple[list[str], bool, datetime] | None:
-        """The device models a release is for, whether it is withdrawn, and when it expires; until
-        the end of the transaction nobody withdraws it."""
-        await self.connection.execute("SELECT FROM releases WHERE id = %s FOR SHARE", (release_id,))
-        cursor = await self.connection.execute(
-            "SELECT array_agg(t.device_model ORDER BY t.device_model),"
-            " r.withdrawn_at IS NOT NULL, r.expires_at FROM releases r"
-            " JOIN release_targets t ON t.release_id = r.id WHERE r.id = %s GROUP BY r.id",
-            (release_id,),
-        )
-        return await cursor.fetchone()
-
-    async def release_counter(self, release_id: UUID) -> tuple[str, str, int] | None:
-        """Kind and name of a release, and its signed counter."""
-        cursor = await self.connection.execute(
-            "SELECT kind, name, release_counter FROM releases WHERE id = %s", (release_id,)
-        )
-        return await cursor.fetchone()
+    async def terms(self, release_id: UUID, *, lock: bool = False) -> Terms | None:
+        """Of a release; locked, until the end of the transaction nobody withdraws it."""
+        if lock:
+            query = "SELECT FROM releases WHERE id = %s FOR SHARE"
+            await self.connection.execute(query, (release_id,))
+        async with self.connection.cursor(row_factory=class_row(Terms)) as cursor:
+            await cursor.execute(_TERMS, (release_id,))
+            return await cursor.fetchone()
 
     async def failures(self, rollout_id: UUID) -> list[dict[str, Any]]:
         """How devices failed, the most frequent first."""

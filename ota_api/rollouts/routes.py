@@ -39,7 +39,7 @@ AfterNumber = Annotated[int, Query(ge=0, le=2**62, description="`next` of the pa
 
 async def _service(connection: Transaction, trail: Trail, resources: Opened) -> Rollouts:
     now = datetime.fromtimestamp(resources.clock(), UTC)
-    return Rollouts(RolloutRepository(connection), trail, now)
+    return Rollouts(RolloutRepository(connection), trail, now, resources.release_keys)
 
 
 Service = Annotated[Rollouts, Depends(_service)]

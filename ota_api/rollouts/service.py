@@ -2,7 +2,8 @@
 
 1. created → running → finished; running ↔ paused; any of them but finished → aborted.
 2. A release and device model have one open rollout at a time.
-3. What is withdrawn or has expired gets no rollout.
+3. What devices are refused (withdrawn, expired, its key not trusted) gets no rollout, and none of
+   its rollouts is started or resumed.
 4. An abort ends the deployments that are open; what devices report of them later is still recorded.
 5. A pause keeps them; a resume begins the phase's clock anew, and failures count from there.
 6. The way back is another release of the same name and a higher counter (a reissue), to all who
@@ -11,6 +12,7 @@
 8. Each change is in the audit log, of `rollout <id>`, with its reasons and what it was based on.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -28,6 +30,7 @@ from ota_api.rollouts.schemas import NewRollout
 from zenthos_core import alerts
 from zenthos_core.alerts import Alert
 from zenthos_core.errors import ConflictError, InvalidInputError, NotFoundError
+from zenthos_core.signing import ReleaseKey
 
 OPEN: Final = ("created", "running", "paused")
 PAUSED_ALERT: Final = "rollout_paused"
@@ -53,10 +56,18 @@ class Evaluation:
 class Rollouts:
     """The rollouts, changed by one actor in one transaction at one time."""
 
-    def __init__(self, rollouts: RolloutRepository, trail: AuditTrail, now: datetime) -> None:
+    def __init__(
+        self,
+        rollouts: RolloutRepository,
+        trail: AuditTrail,
+        now: datetime,
+        keys: Callable[[], Sequence[ReleaseKey]] = tuple,
+    ) -> None:
+        """`keys` are those that keys.json trusts; nothing is begun or judged without."""
         self._rollouts = rollouts
         self._trail = trail
         self._now = now
+        self._keys = keys
 
     async def create(self, wanted: NewRollout, *, rollback_of: UUID | None = None) -> RolloutRow:
         """Rules 2 and 3.
@@ -199,24 +210,29 @@ class Rollouts:
         self, rollout: RolloutRow, quality: policy.Quality | None
     ) -> tuple[policy.Counts, policy.Decision]:
         counts, _ = await evaluation.count(self._rollouts.connection, rollout, self._now)
-        plan = _plan(rollout)
+        plan = _plan(rollout, await self._refused(rollout))
         return counts, policy.decide(plan, counts, quality, now=self._now.timestamp())
 
     async def _check_way_back(self, rollout: RolloutRow, release_id: UUID) -> None:
-        """Rule 6."""
-        back = await self._rollouts.release_counter(release_id)
-        there = await self._rollouts.release_counter(rollout.release_id)
+        """Rule 6; locks the release before anything is changed, as who withdraws it does."""
+        back = await self._rollouts.terms(release_id, lock=True)
+        there = await self._rollouts.terms(rollout.release_id)
         if back is None or there is None:
             raise NotFoundError(f"no release {release_id}")
-        if back[:2] != there[:2]:
+        if (back.kind, back.name) != (there.kind, there.name):
             raise InvalidInputError(
-                f"the rollout is of {there[0]} {there[1]}, not of {back[0]} {back[1]}"
+                f"the rollout is of {there.kind} {there.name}, not of {back.kind} {back.name}"
             )
-        if back[2] <= there[2]:
+        if back.release_counter <= there.release_counter:
             raise InvalidInputError(
-                f"release_counter {back[2]} is not above {there[2]}, which devices have:"
-                " reissue the older version first (`zenthos release reissue`)"
+                f"release_counter {back.release_counter} is not above {there.release_counter},"
+                " which devices have: reissue the older version first (`zenthos release reissue`)"
             )
+
+    async def _refused(self, rollout: RolloutRow) -> policy.Reason | None:
+        terms = await self._rollouts.terms(rollout.release_id)
+        assert terms is not None, "a rollout is of a release"  # noqa: S101
+        return terms.refused(self._keys(), self._now)
 
     async def _carry_out(self, evaluated: Evaluation, quality: policy.Quality | None) -> None:
         rollout, decision = evaluated.rollout, evaluated.decision
@@ -244,13 +260,15 @@ class Rollouts:
         self, rollout_id: UUID, allowed: tuple[str, ...], state: str, action: Action, *,
         changes: dict[str, Any], reason: str = "",
     ) -> RolloutRow:  # fmt: skip
-        """Rule 1."""
+        """Rules 1 and 3."""
         before = await self.find(rollout_id, lock=True)
         if before.state not in allowed:
             raise ConflictError(
                 f"rollout {rollout_id} is {before.state}: this takes one that is"
                 f" {' or '.join(allowed)}"
             )
+        if state == "running" and (refused := await self._refused(before)):
+            raise ConflictError(refused.text)
         await self._rollouts.update(rollout_id, {**changes, "state": state})
         told = {"state": state} | ({"reason": reason} if reason else {})
         if changes.get("paused_reason"):
@@ -260,17 +278,12 @@ class Rollouts:
 
     async def _target(self, wanted: NewRollout) -> str:
         """The device model."""
-        found = await self._rollouts.release_models(wanted.release_id)
-        if found is None:
+        terms = await self._rollouts.terms(wanted.release_id, lock=True)
+        if terms is None:
             raise NotFoundError(f"no release {wanted.release_id}")
-        models, withdrawn, expires_at = found
-        if withdrawn:
-            raise ConflictError("the release is withdrawn: publish another")
-        if expires_at <= self._now:
-            raise ConflictError(
-                f"the release expired at {expires_at:%Y-%m-%d %H:%M} UTC, devices refuse it:"
-                " reissue it (`zenthos release reissue`)"
-            )
+        if refused := terms.refused(self._keys(), self._now):
+            raise ConflictError(refused.text)
+        models = terms.device_models
         if wanted.device_model is None and len(models) > 1:
             raise InvalidInputError(f"say which device_model: {', '.join(models)}")
         model = wanted.device_model or models[0]
@@ -310,7 +323,7 @@ class Rollouts:
         await self._rollouts.connection.execute(alerts.RESOLVE.encode(), values)
 
 
-def _plan(rollout: RolloutRow) -> policy.Plan:
+def _plan(rollout: RolloutRow, refused: policy.Reason | None) -> policy.Plan:
     began = rollout.phase_started_at or rollout.created_at
     return policy.Plan(
         running=rollout.state == "running",
@@ -322,6 +335,7 @@ def _plan(rollout: RolloutRow) -> policy.Plan:
         control_percentage=rollout.control_percentage,
         timeout_s=rollout.timeout_s,
         phase_started_at=began.timestamp(),
+        refused=refused,
     )
 
 

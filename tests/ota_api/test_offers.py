@@ -17,6 +17,7 @@ from ota_api.audit.repository import AuditRepository
 from ota_api.audit.service import Actor, AuditTrail
 from ota_api.background import running
 from ota_api.gathering import Gathered
+from ota_api.keys.service import TrustedKeyFile
 from ota_api.resources import POOL_MAX, open_resources
 from ota_api.rollouts.offers import Deployment, Offer, record_offers
 from ota_api.rollouts.repository import RolloutRepository
@@ -161,7 +162,10 @@ def test_a_release_that_is_withdrawn_meanwhile_has_no_rollout(ota: Ota) -> None:
     async def create(withdraw: Callable[[], None]) -> None:
         async with await AsyncConnection.connect(url) as connection:
             trail = AuditTrail(AuditRepository(connection), Actor("ada", "admin"))
-            rollouts = Rollouts(RolloutRepository(connection), trail, datetime.now(UTC))
+            files = ota.settings.trusted_keys_file, ota.settings.root_public_key_file
+            keys = TrustedKeyFile(*files).load().keys.keys
+            now = datetime.now(UTC)
+            rollouts = Rollouts(RolloutRepository(connection), trail, now, lambda: keys)
             await rollouts.create(NewRollout(release_id=release))
             withdraw()
             await asyncio.to_thread(await_lock, ota)

@@ -19,6 +19,7 @@ from ota_api.rollouts.repository import RolloutRepository
 from ota_api.rollouts.service import Rollouts
 from tests.ota_api.conftest import DEVICE_MODEL, Ota
 from tests.ota_api.releases import bundle
+from tests.ota_api.test_offers import await_lock
 from zenthos_core.tokens import Role
 
 VERSION = "v1.2.0"
@@ -311,6 +312,18 @@ def test_the_way_back_is_a_higher_counter_of_the_same_name(field: Field) -> None
     assert field.states(rollout) == ["success"], "what it has, it has"
 
 
+def test_a_way_back_waits_for_who_withdraws_it_and_not_the_other_way_round(field: Field) -> None:
+    rollout, back = field.rollout(), field.release("v1.1.9")
+    url = field.ota.settings.database_url.get_secret_value()
+    with ThreadPoolExecutor(1) as pool, psycopg.connect(url) as withdrawing:
+        withdrawing.execute("SELECT FROM releases WHERE id = %s FOR UPDATE", (back,))
+        answer = pool.submit(field.steer, rollout, "rollback", release_id=back)
+        await_lock(field.ota)
+        withdrawing.execute("UPDATE catalogue SET version = version + 1")
+        withdrawing.commit()
+        assert answer.result(30).status_code == 201
+
+
 def test_one_rollout_of_a_release_is_open_for_a_model(field: Field) -> None:
     release = field.release()
     rollout = field.rollout(release, start=False)
@@ -321,6 +334,30 @@ def test_one_rollout_of_a_release_is_open_for_a_model(field: Field) -> None:
     field.steer(rollout, "abort")
     assert field.send("POST", "/rollouts", json=body).status_code == 201
     assert field.send("POST", "/rollouts", json={**body, "phases": [50, 10]}).status_code == 422
+
+
+@pytest.mark.parametrize("word", ["expired", "key_not_trusted"])
+def test_what_devices_are_refused_pauses_and_is_not_taken_up_again(field: Field, word: str) -> None:
+    devices = field.devices(4)
+    other = field.rollout(field.release("v1.1.0"), start=False)
+    release = field.release()
+    rollout = field.rollout(release, phases=[50, 100], success_threshold=0.5, min_devices=1)
+    for device in devices:
+        field.update(rollout, device)
+    bad = {
+        "expired": "expires_at = now() - INTERVAL '1 second'",
+        "key_not_trusted": "key_id = repeat('0', 16)",
+    }
+    field.execute(f"UPDATE releases SET {bad[word]}")
+    decided = field.evaluate(rollout)
+    assert (decided["action"], decided["state"]) == ("pause", "paused")
+    assert [reason["word"] for reason in decided["reasons"]] == [word]
+    assert field.alerts() == [("rollout_paused", False, 1)]
+    for steer in (field.steer(rollout, "resume"), field.steer(other, "start")):
+        assert steer.status_code == 409
+        assert "v1." in steer.json()["detail"]
+    field.steer(other, "abort")
+    assert field.send("POST", "/rollouts", json={"release_id": release}).status_code == 409
 
 
 def test_what_is_withdrawn_has_its_open_rollouts_aborted(field: Field) -> None:

@@ -15,6 +15,7 @@ from ota_api.rollouts.policy import (
     Decision,
     Plan,
     Quality,
+    Reason,
     decide,
 )
 
@@ -58,6 +59,12 @@ def test_rule_2_a_clock_set_back_holds() -> None:
     assert words(decision) == ["clock"]
 
 
+def test_rule_3_what_devices_are_refused_pauses() -> None:
+    why = Reason("expired", "v1.2.0 expired")
+    assert judge(GOOD, plan=replace(PLAN, refused=why)) == Decision(Action.PAUSE, [why])
+    assert judge(GOOD, plan=replace(PLAN, refused=why, running=False)).action is Action.HOLD
+
+
 @pytest.mark.parametrize(
     ("failed", "succeeded", "answering", "action"),
     [
@@ -69,7 +76,7 @@ def test_rule_2_a_clock_set_back_holds() -> None:
         (0, 0, 100, Action.HOLD),
     ],
 )
-def test_rule_3_failures_pause(failed: int, succeeded: int, answering: int, action: Action) -> None:
+def test_rule_4_failures_pause(failed: int, succeeded: int, answering: int, action: Action) -> None:
     counts = Counts(answering, answering, succeeded, succeeded, failed)
     assert judge(counts).action is action
 
@@ -83,14 +90,14 @@ def test_rule_3_failures_pause(failed: int, succeeded: int, answering: int, acti
         ("inference_confidence", 0.76, 0.74),
     ],
 )
-def test_rule_4_worse_data_pauses(rate: str, just_right: float, too_much: float) -> None:
+def test_rule_5_worse_data_pauses(rate: str, just_right: float, too_much: float) -> None:
     assert judge(GOOD, measured(**{rate: just_right})).action is Action.ADVANCE
     decision = judge(GOOD, measured(**{rate: too_much}))
     assert decision.action is Action.PAUSE
     assert words(decision) == [rate]
 
 
-def test_rule_4_too_little_data_tells_nothing() -> None:
+def test_rule_5_too_little_data_tells_nothing() -> None:
     bad = measured(gap_rate=0.9)
     for few in (
         replace(bad, updated=replace(bad.updated, readings=MIN_READINGS - 1)),
@@ -101,7 +108,7 @@ def test_rule_4_too_little_data_tells_nothing() -> None:
         assert judge(GOOD, few).action is Action.ADVANCE
 
 
-def test_rule_5_successes_end_the_phase_and_the_last_finishes() -> None:
+def test_rule_6_successes_end_the_phase_and_the_last_finishes() -> None:
     assert judge(GOOD).action is Action.ADVANCE
     assert judge(GOOD, plan=replace(PLAN, phase=3)).action is Action.FINISH
     assert judge(replace(GOOD, succeeded=89, phase_succeeded=89)).action is Action.HOLD
@@ -111,7 +118,7 @@ def test_rule_5_successes_end_the_phase_and_the_last_finishes() -> None:
     assert judge(Counts(0, 0, 0)).action is Action.HOLD
 
 
-def test_rule_6_a_control_cohort_wants_recent_data() -> None:
+def test_rule_7_a_control_cohort_wants_recent_data() -> None:
     plan = replace(PLAN, control_percentage=5)
     assert words(judge(GOOD, None, plan)) == ["waiting_for_data"]
     assert judge(GOOD, measured(), plan).action is Action.ADVANCE
@@ -119,20 +126,20 @@ def test_rule_6_a_control_cohort_wants_recent_data() -> None:
     assert words(judge(GOOD, old, plan)) == ["waiting_for_data"]
 
 
-def test_rule_3_all_that_a_later_phase_waits_for_is_enough() -> None:
+def test_rule_4_all_that_a_later_phase_waits_for_is_enough() -> None:
     plan = replace(PLAN, phase=2, min_devices=50)
     counts = Counts(members=15, answering=15, succeeded=10, phase_failed=5)
     assert judge(counts, plan=plan).action is Action.PAUSE
     assert judge(replace(counts, answering=16), plan=plan).action is Action.HOLD, "one is at work"
 
 
-def test_rule_4_data_of_another_time_tells_nothing() -> None:
+def test_rule_5_data_of_another_time_tells_nothing() -> None:
     for measured_at in (NOW - MAX_EVIDENCE_AGE_S - 1, NOW + MAX_EVIDENCE_AGE_S + 1):
         stale = replace(measured(gap_rate=0.9), measured_at=measured_at)
         assert judge(GOOD, stale).action is Action.ADVANCE
 
 
-def test_rule_7_a_phase_in_which_nobody_answers_is_passed_over() -> None:
+def test_rule_8_a_phase_in_which_nobody_answers_is_passed_over() -> None:
     empty = Counts(members=0, answering=0, succeeded=0, later=20)
     assert judge(empty).action is Action.ADVANCE
     assert judge(replace(empty, later=0)).action is Action.HOLD, "no device at all"
