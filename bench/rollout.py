@@ -29,8 +29,11 @@ from ota_api.rollouts.evaluation import ASKED_AFTER
 from ota_api.rollouts.membership import bucket_of, is_in
 from ota_api.rollouts.repository import RolloutRepository
 from ota_api.rollouts.service import Rollouts
+from zenthos_core.signing import ReleaseKey
 
 TIMEOUT_S: Final = 3600
+KEY: Final = ReleaseKey("", "", ["firmware-bundle"], ["*"], expires=2**40)
+"""Of the release."""
 VERSION: Final = "v2.0.0"
 _POPULATE: Final = """
 INSERT INTO farms (name) VALUES ('bench');
@@ -146,7 +149,7 @@ def _insert_readings(connection: psycopg.Connection) -> None:
 async def _evaluate(url: str, rollout_id: UUID) -> tuple[float, tuple[Any, ...]]:
     async with await AsyncConnection.connect(url) as connection:
         trail = AuditTrail(AuditRepository(connection), Actor("bench", "system"))
-        rollouts = Rollouts(RolloutRepository(connection), trail, datetime.now(UTC))
+        rollouts = Rollouts(RolloutRepository(connection), trail, datetime.now(UTC), lambda: [KEY])
         began = time.perf_counter()
         found = await rollouts.evaluate(rollout_id, None)
         seconds = time.perf_counter() - began

@@ -17,7 +17,8 @@ from psycopg_pool import AsyncConnectionPool, PoolTimeout, TooManyRequests
 from zenthos_core.errors import BusyError, UnavailableError
 
 POOL_MAX: Final = 4
-WAITING_MAX: Final = 4
+WAITING_MAX: Final = 8
+"""Some of them until the first connections are open."""
 POOL_WAIT_S: Final = 3.0
 STATEMENT_TIMEOUT_MS: Final = 15_000
 

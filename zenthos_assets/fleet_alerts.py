@@ -36,7 +36,8 @@ RECOVERY_V: Final = 0.1
 _SILENT: Final = f"""d.status = 'offline' AND d.last_seen + make_interval(secs => greatest(
   {SHORTEST_SILENCE_S}, %(offline_reports)s
     * coalesce(d.report_interval_s, d.observed_interval_s, {USUAL_INTERVAL_S}))) < %(now)s"""
-_ASKED: Final = """coalesce(d.checked_in_at, d.created_at)
+_LAST_ASKED: Final = "greatest(d.checked_in_at, d.model_checked_in_at)"
+_ASKED: Final = f"""coalesce({_LAST_ASKED}, d.created_at)
   >= %(now)s - make_interval(secs => 86400 * %(update_silent_days)s::float8)"""
 _BATTERY: Final = "d.battery_voltage BETWEEN {} AND {}".format(*RANGES["battery_voltage"])
 _SEEN: Final = "to_char(d.last_seen, 'YYYY-MM-DD HH24:MI')"
@@ -78,10 +79,11 @@ KINDS: Final = (
         over=_ASKED,
         message="d.id || ' sends data and '"
         " || coalesce('has not asked for an update since '"
-        " || to_char(d.checked_in_at, 'YYYY-MM-DD HH24:MI') || ' UTC',"
+        f" || to_char({_LAST_ASKED}, 'YYYY-MM-DD HH24:MI') || ' UTC',"
         " 'has never asked for an update')"
         " || ': look whether it reaches the OTA server, or somebody keeps it from it'",
-        evidence="jsonb_build_object('checked_in_at', d.checked_in_at, 'last_seen', d.last_seen,"
+        evidence="jsonb_build_object('checked_in_at', d.checked_in_at,"
+        " 'model_checked_in_at', d.model_checked_in_at, 'last_seen', d.last_seen,"
         " 'firmware_version', d.firmware_version)",
     ),
 )

@@ -24,6 +24,8 @@ from zenthos_core.errors import AuthenticationError, ConfigurationError
 ALGORITHM: Final = "ES256"
 ISSUER: Final = "zenthos"
 DEVICE_TOKEN_S: Final = 30 * 24 * 3600
+CLOCK_LEAD_S: Final = 60
+"""A token may be issued so far ahead: servers' clocks differ. As much as the broker allows."""
 
 
 class Role(StrEnum):
@@ -172,7 +174,7 @@ def verify(public_key_pem: bytes, token: str) -> Identity:
         raise AuthenticationError("token refused: of another issuer")
     if claims.exp <= now:
         raise AuthenticationError("token refused: it has expired")
-    if claims.iat > now:
+    if claims.iat > now + CLOCK_LEAD_S:
         raise AuthenticationError("token refused: it is of the future")
     return Identity(
         subject=claims.sub,

@@ -13,7 +13,7 @@
    out at the broker that HTTP still knows, and that its next token lets in again.
 7. Secrets are stored as SHA-256 over device and secret alone: they are random.
 8. Servers may differ in their clocks: what is voided includes what another has issued at a later
-   second, up to MAX_SKEW_S later.
+   second, up to CLOCK_LEAD_S later.
 """
 
 import asyncio
@@ -35,11 +35,9 @@ from ota_api.resources import Resources
 from ota_api.standing import check_standing
 from zenthos_core import tokens
 from zenthos_core.errors import AuthenticationError, ConflictError, NotFoundError
-from zenthos_core.tokens import DEVICE_TOKEN_S, Identity, Role
+from zenthos_core.tokens import CLOCK_LEAD_S, DEVICE_TOKEN_S, Identity, Role
 
 REFUSED: Final = "the device or its factory secret is not known, or the secret has been used"
-MAX_SKEW_S: Final = 60
-"""As much as the broker allows."""
 
 _tracer = trace.get_tracer(__name__)
 
@@ -60,7 +58,7 @@ async def issue_token(
     """Rules 1 and 6. The device's row is locked, or new."""
     now = int(resources.clock())
     valid_from, issued = await devices.token_seconds(device_id)
-    issued = min(issued, now + MAX_SKEW_S)
+    issued = min(issued, now + CLOCK_LEAD_S)
     second = max(now, valid_from)
     if ends_earlier:
         if issued > now:
@@ -160,7 +158,7 @@ async def void_credentials(resources: Resources, devices: DeviceRepository, devi
     """Rules 5 and 6. The device's row is locked."""
     valid_from, issued = await devices.token_seconds(device_id)
     now = int(resources.clock())
-    last = max(now, valid_from - 1, min(issued, now + MAX_SKEW_S))
+    last = max(now, valid_from - 1, min(issued, now + CLOCK_LEAD_S))
     await resources.accounts.shut_out(device_id, last)
     await devices.void_tokens_before(device_id, last + 1)
     await devices.update(device_id, {"factory_secret_hash": None})

@@ -16,7 +16,7 @@ _COLUMNS: Final = (
     " nullif(status, 'unknown') AS status, last_seen, last_reading, firmware_version,"
     " model_version, battery_voltage, signal_strength, uptime_seconds, free_heap_bytes,"
     " boot_count, reset_reason, report_interval_s, observed_interval_s, missing_readings,"
-    " created_at, decommissioned_at, checked_in_at,"
+    " created_at, decommissioned_at, checked_in_at, model_checked_in_at,"
     " (SELECT r.version FROM deployments p JOIN rollouts o ON o.id = p.rollout_id"
     " JOIN releases r ON r.id = o.release_id WHERE p.device_id = devices.id"
     " AND p.state IN ('pending', 'downloading', 'installing', 'rebooting')"

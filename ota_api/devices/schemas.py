@@ -128,7 +128,10 @@ class Device(BaseModel):
     created_at: datetime
     decommissioned_at: datetime | None
     checked_in_at: datetime | None = Field(
-        None, description="When it last asked for an update; some seconds late."
+        None, description="When it last asked for the latest firmware; some seconds late."
+    )
+    model_checked_in_at: datetime | None = Field(
+        None, description="When it last asked for the latest model; some seconds late."
     )
     pending_update: str | None = Field(
         None, description="Version that it has been offered and has not done with."

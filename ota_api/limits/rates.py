@@ -129,7 +129,8 @@ def asks_for_binary(scope: Scope) -> bool:
     query = scope["query_string"]
     if query and QueryParams(query).get("download", "").lower() in _TRUE:
         return True
-    return any(name == b"accept" and _accepts_binary(value) for name, value in scope["headers"])
+    accepted = next((value for name, value in scope["headers"] if name == b"accept"), b"")
+    return _accepts_binary(accepted)  # the routes read the first one too
 
 
 def _accepts_binary(accept: bytes) -> bool:

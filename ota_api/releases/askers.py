@@ -5,6 +5,7 @@ it has asked. So are first offers written, those of a rollout together: what loc
 no others waiting.
 """
 
+import asyncio
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Final, Protocol
@@ -22,6 +23,8 @@ from ota_api.rollouts.offers import Deployment, Offer, record_offers
 Pool = AsyncConnectionPool[AsyncConnection]
 AT_ONCE: Final = 200
 """Devices in one statement."""
+RECORDING_MAX: Final = 4
+"""Statements that write offers: each may wait for its rollout, which reads shall not do."""
 
 _READ: Final = """
 SELECT d.id, c.version, d.device_model, d.farm_id, d.tags, d.firmware_version, d.model_version,
@@ -79,6 +82,7 @@ class Together:
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
+        self._recording = asyncio.Semaphore(RECORDING_MAX)
         self._reads = Gathered(self._read_all, AT_ONCE)
         self._offers: dict[UUID, Gathered[tuple[datetime, Offer], Deployment | None]] = {}
         """By rollout, while there are any."""
@@ -117,7 +121,7 @@ class Together:
     async def _record_all(
         self, wanted: Sequence[tuple[datetime, Offer]]
     ) -> list[Deployment | None]:
-        async with self._pool.connection() as connection:
+        async with self._recording, self._pool.connection() as connection:
             now = max(moment for moment, _ in wanted)
             return await record_offers(connection, now, [offer for _, offer in wanted])
 

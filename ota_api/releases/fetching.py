@@ -5,7 +5,7 @@ from psycopg import AsyncConnection
 from ota_api.releases.askers import InTransaction
 from ota_api.releases.check_in import Question, find_offer
 from ota_api.releases.entitlement import Denied, Entitled, decide_for_user
-from ota_api.releases.repository import FIRMWARE_KINDS, Slot
+from ota_api.releases.repository import FIRMWARE_KINDS, MODEL_KINDS, Slot
 from ota_api.resources import Resources
 from ota_api.standing import check_standing
 from zenthos_core.tokens import Identity, Role
@@ -24,7 +24,9 @@ async def fetch(
         return await _for_user(resources, identity, slot, version)
     question = _question(resources, identity.subject, slot, version, identity)
     found = await find_offer(resources.askers, resources.catalogues, question)
-    resources.seen.note(identity.subject, question.now)
+    if version is None:
+        model = slot.kinds == MODEL_KINDS
+        resources.seen.note(identity.subject, question.now, model=model)
     return found
 
 

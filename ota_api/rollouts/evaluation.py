@@ -8,8 +8,9 @@
    the phase began or was resumed.
 3. While the rollout runs, a member that has sent data since the phase began, but has not asked for
    `timeout_s`, times out as well.
-4. Who has asked since the phase began and was offered nothing cannot take the release: it is not
-   waited for. ASKED_AFTER allows for those who ask while the phase begins.
+4. Who has asked for the latest of its kind (firmware or model) since the phase began and was
+   offered nothing cannot take the release: it is not waited for. ASKED_AFTER allows for those who
+   ask while the phase begins.
 """
 
 from dataclasses import dataclass
@@ -32,6 +33,11 @@ _MATCHES: Final = (
     " AND (%(farm_id)s::uuid IS NULL OR v.farm_id = %(farm_id)s)"
     " AND (%(tag)s::text IS NULL OR v.tags @> ARRAY[%(tag)s::text])"
     " AND (%(end)s >= 10000 OR rollout_bucket(%(id)s, v.id) < %(end)s)"
+)
+
+_HAS_NOT_ASKED: Final = (
+    "coalesce(CASE WHEN %(is_model)s THEN v.model_checked_in_at ELSE v.checked_in_at END"
+    " < %(asked_after)s, true)"
 )
 
 _PROVE: Final = """
@@ -79,7 +85,7 @@ WITH silent AS (
     v.firmware_version, %(phase_started_at)s, %(now)s
   FROM devices v
   WHERE {_MATCHES} AND v.created_at < %(phase_started_at)s AND v.last_seen > %(phase_started_at)s
-    AND (v.checked_in_at IS NULL OR v.checked_in_at < %(asked_after)s)
+    AND {_HAS_NOT_ASKED}
   ON CONFLICT (rollout_id, device_id) DO NOTHING RETURNING id
 )
 INSERT INTO deployment_events (deployment_id, at, state, stage, reason)
@@ -88,8 +94,9 @@ INSERT INTO deployment_events (deployment_id, at, state, stage, reason)
 
 _MEMBERS: Final = f"""
 SELECT count(*),
-  count(*) FILTER (WHERE greatest(v.last_seen, v.checked_in_at) > %(deadline)s
-    AND (v.checked_in_at IS NULL OR v.checked_in_at < %(asked_after)s)
+  count(*) FILTER (
+    WHERE greatest(v.last_seen, v.checked_in_at, v.model_checked_in_at) > %(deadline)s
+    AND {_HAS_NOT_ASKED}
     AND NOT EXISTS (
       SELECT FROM deployments d WHERE d.rollout_id = %(id)s AND d.device_id = v.id))
 FROM devices v WHERE {_MATCHES}
@@ -214,6 +221,7 @@ def _values(rollout: RolloutRow, now: datetime) -> dict[str, Any]:
         "end": rollout.bucket_end(rollout.percentage),
         "phase": rollout.phase,
         "version": rollout.version,
+        "is_model": rollout.kind == "model",
         "now": now,
         "deadline": now - timedelta(seconds=rollout.timeout_s),
         "phase_started_at": began,

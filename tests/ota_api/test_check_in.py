@@ -256,7 +256,10 @@ def test_when_devices_asked_is_written_at_the_end(ota_settings: Settings) -> Non
         ota.publish(ota.signer.model())
         ask(ota)
         asked_at = time.time()
-    [(at,)] = ota.rows("SELECT extract(epoch FROM checked_in_at)::float8 FROM devices")
+    [(firmware, at)] = ota.rows(
+        "SELECT checked_in_at, extract(epoch FROM model_checked_in_at)::float8 FROM devices"
+    )
+    assert firmware is None, "it has asked for the model alone"
     assert abs(at - asked_at) < 60
 
 

@@ -47,6 +47,7 @@ class Device:
     created_at: datetime
     last_seen: datetime | None
     checked_in_at: datetime | None
+    model_checked_in_at: datetime | None
     decommissioned: bool
     part: Part | None = None
     readings: list[tuple[datetime, datetime, str, bool]] = field(default_factory=list)
@@ -80,6 +81,7 @@ def fleet(draw: random.Random, size: int) -> list[Device]:
             created_at=ago(draw, 400),
             last_seen=draw.choice([None, ago(draw, 30), ago(draw, 180)]),
             checked_in_at=draw.choice([None, ago(draw, 30), ago(draw, 300)]),
+            model_checked_in_at=draw.choice([None, ago(draw, 30), ago(draw, 300)]),
             decommissioned=draw.random() < 0.1,
         )
         if draw.random() < 0.6:
@@ -124,7 +126,8 @@ def model_of(rollout_id: UUID, s: Setting, devices: list[Device]) -> tuple[int, 
             bucket_of(rollout_id, device.id), s.percentage, s.control, finished=finished
         )
         members += member
-        has_not_asked = device.checked_in_at is None or device.checked_in_at < asked_after
+        asked = device.model_checked_in_at if s.kind == "model" else device.checked_in_at
+        has_not_asked = asked is None or asked < asked_after
         if (
             part is not None
             and part.confirmed_at
@@ -159,7 +162,10 @@ def model_of(rollout_id: UUID, s: Setting, devices: list[Device]) -> tuple[int, 
             if s.state == "running" and long_enough and seen and seen > began > device.created_at:
                 device.part = Part("timed_out", NOW, reason="never_asked")
                 late += 1
-            elif any(at and at > deadline for at in (seen, device.checked_in_at)):
+            elif any(
+                at and at > deadline
+                for at in (seen, device.checked_in_at, device.model_checked_in_at)
+            ):
                 unasked += 1
     parts = [device.part for device in devices if device.part is not None]
     recent = [part for part in parts if part.changed_at >= s.phase_started_at]
@@ -214,10 +220,12 @@ async def insert_device(
 ) -> None:
     await connection.execute(
         "INSERT INTO devices (id, farm_id, device_model, device_type, tags, created_at, last_seen,"
-        " checked_in_at, decommissioned_at) VALUES (%s, %s, %s, 'soil', %s, %s, %s, %s, %s)",
+        " checked_in_at, model_checked_in_at, decommissioned_at)"
+        " VALUES (%s, %s, %s, 'soil', %s, %s, %s, %s, %s, %s)",
         (
             *(device.id, farm, device.model, device.tags, device.created_at, device.last_seen),
-            *(device.checked_in_at, NOW if device.decommissioned else None),
+            *(device.checked_in_at, device.model_checked_in_at),
+            NOW if device.decommissioned else None,
         ),
     )
     if (part := device.part) is not None:

@@ -66,6 +66,7 @@ def test_rule_1_binaries_of_a_device_are_counted_apart() -> None:
         ({"headers": [(b"accept", b"application/octet-stream-x")]}, False),
         ({"headers": [(b"accept", b"text/html, application/octet-stream")]}, True),
         ({"headers": [(b"accept", b"Application/Octet-Stream;q=1")]}, True),
+        ({"headers": [(b"accept", b"*/*"), (b"accept", b"application/octet-stream")]}, False),
         ({"path": "/t/controller/v1/d/softwaremodules/3/artifacts/a.bin"}, True),
         ({"path": "/auth/login", "query": b"download=1"}, False),
     ],

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import httpx
 import psycopg
@@ -18,7 +18,7 @@ from ota_api.audit.service import Actor, AuditTrail
 from ota_api.background import running
 from ota_api.gathering import Gathered
 from ota_api.keys.service import TrustedKeyFile
-from ota_api.resources import POOL_MAX, open_resources
+from ota_api.resources import POOL_MAX, READS_MAX, open_resources
 from ota_api.rollouts.offers import Deployment, Offer, record_offers
 from ota_api.rollouts.repository import RolloutRepository
 from ota_api.rollouts.schemas import NewRollout
@@ -151,6 +151,25 @@ async def test_a_rollout_that_is_locked_keeps_no_other_waiting(ota: Ota) -> None
             assert not waiting.done()
         found = await waiting
         assert found is not None
+
+
+async def test_offers_that_wait_leave_connections_to_read_devices_with(ota: Ota) -> None:
+    fleet = Fleet(ota, 1)
+    (device,) = fleet.devices
+    now, url = datetime.now(UTC), ota.settings.database_url.get_secret_value()
+    async with open_resources(ota.settings) as resources, asyncio.timeout(60):
+        with psycopg.connect(url) as connection:
+            connection.execute("LOCK TABLE rollouts")
+            waiting = [
+                asyncio.create_task(
+                    resources.askers.record(now, Offer(uuid4(), device, VERSION, None))
+                )
+                for _ in range(2 * READS_MAX)
+            ]
+            await asyncio.to_thread(await_lock, ota)
+            assert await resources.askers.read(device, []) is not None
+            assert not any(task.done() for task in waiting)
+        assert await asyncio.gather(*waiting) == [None] * len(waiting)
 
 
 def test_a_release_that_is_withdrawn_meanwhile_has_no_rollout(ota: Ota) -> None:

@@ -113,8 +113,9 @@ ALTER TABLE sessions DROP CONSTRAINT sessions_end_reason_check, ADD CHECK (
 -- Predictions of a device since its update.
 CREATE INDEX inference_results_device ON inference_results (device_id, time);
 
--- When the device last asked for an update; written in batches.
-ALTER TABLE devices ADD COLUMN checked_in_at timestamptz;
+-- When the device last asked for the latest firmware and for the latest model; written in batches.
+ALTER TABLE devices ADD COLUMN checked_in_at timestamptz,
+  ADD COLUMN model_checked_in_at timestamptz;
 
 -- Changes with releases and rollouts: what a server has read of them holds while it is the same.
 CREATE TABLE catalogue (
