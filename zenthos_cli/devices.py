@@ -1,6 +1,7 @@
 """`zenthos device`: the registry, by the OTA server's HTTP API."""
 
 import math
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -48,6 +49,9 @@ def register(
     at: Place = None,
     interval: Interval = None,
     tags: Tags = None,
+    factory_secret: Annotated[
+        bool, typer.Option("--factory-secret-stdin", help="Read it from standard input.")
+    ] = False,
     token: Token = None,
     as_json: AsJson = False,
 ) -> None:
@@ -67,6 +71,7 @@ def register(
         "location": _location(at) if at else None,
         "report_interval_s": interval,
         "tags": tags or [],
+        "factory_secret": sys.stdin.readline().strip() if factory_secret else None,
     }
     given = {name: value for name, value in body.items() if value is not None}
     registered = open_api(token).post("/devices/register", given)

@@ -11,7 +11,7 @@ from rich.live import Live
 from rich.table import Table
 
 from zenthos_cli.shown import AsJson, Token, cell, show_fields, show_json, show_table
-from zenthos_core.errors import InvalidInputError, NotFoundError
+from zenthos_core.errors import ConflictError, InvalidInputError, NotFoundError
 
 if TYPE_CHECKING:
     from zenthos_cli.api import Api
@@ -185,18 +185,22 @@ def find_release(api: "Api", named: str, device_model: str | None) -> str:
     """The id of a release; of those with that version (for the model), the newest that counts.
 
     Raises:
-        NotFoundError: where there is none that is not withdrawn.
+        NotFoundError: where there is none.
+        ConflictError: where all there are have been withdrawn.
         InvalidInputError: where several have that version that do not replace each other.
     """
     if VERSION.match(named) is None:
         return named
-    found = [
+    published = [
         release
         for release in api.items("/releases", device_model=device_model, version=named)
-        if release["version"] == named and not release["withdrawn_at"]
+        if release["version"] == named
     ]
+    found = [release for release in published if not release["withdrawn_at"]]
+    whose = f" for {device_model}" if device_model else ""
+    if published and not found:
+        raise ConflictError(f"release {named}{whose} is withdrawn: publish another, or reissue it")
     if not found:
-        whose = f" for {device_model}" if device_model else ""
         raise NotFoundError(f"no release {named}{whose}: `zenthos release list` shows them")
     if len({_slot(release, device_model) for release in found}) > 1:
         each = ", ".join(

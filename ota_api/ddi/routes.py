@@ -147,7 +147,9 @@ async def get_md5sum(actions: DeviceActions, module_id: ActionId, filename: File
     """As `md5sum` writes it."""
     action = await actions.artifact(module_id, filename)
     if action.md5 is None:
-        raise NotFoundError(f"the MD5 of {filename} is not known: publish the release again")
+        raise NotFoundError(
+            f"the MD5 of {filename} is not known: go by the SHA-256 of its deployment"
+        )
     return f"{action.md5}  {filename}\n"
 
 

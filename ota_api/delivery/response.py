@@ -82,7 +82,11 @@ class BlobResponse(Response):
                     outcome = ABORTED
                     return
             async with asyncio.timeout(self._admission.patience_s(BLOCK_BYTES)):
-                await send(_body(b"", more=False))  # waits for the last piece to be taken
+                await send(_body(b"", more=True))  # waits for the last piece to be taken
+            if connection and connection.is_closing():
+                outcome = ABORTED
+                return
+            await send(_body(b"", more=False))
             _hold_back(connection, None)
             outcome = FINISHED
         except TimeoutError:

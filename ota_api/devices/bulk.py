@@ -88,11 +88,7 @@ async def _register_row(
     except (ValidationError, ConflictError, NotFoundError) as error:
         return BulkRow(line=line, device_id=device_id, outcome="refused", detail=_explain(error))
     if not created:
-        secret = wanted.factory_secret
-        same = secret is None or await devices.factory_secret_hash(wanted.device_id) == hash_secret(
-            wanted.device_id, secret
-        )
-        detail = None if same else "its factory secret was not set: register it by itself"
+        detail = await _compare_secret(devices, wanted)
         return BulkRow(line=line, device_id=device_id, outcome="unchanged", detail=detail)
     token = None
     if wanted.factory_secret is None:
@@ -101,6 +97,18 @@ async def _register_row(
         )
         token = issued.jwt_token
     return BulkRow(line=line, device_id=device_id, outcome="created", jwt_token=token)
+
+
+async def _compare_secret(devices: DeviceRepository, wanted: DeviceRegistration) -> str | None:
+    """What is to be said where the secret of a line is not the one that is stored."""
+    if wanted.factory_secret is None:
+        return None
+    stored = await devices.factory_secret_hash(wanted.device_id)
+    if stored == hash_secret(wanted.device_id, wanted.factory_secret):
+        return None
+    if stored is None:
+        return "its factory secret was used, or never set: it is good for one claim"
+    return "its factory secret was not set: register it by itself"
 
 
 def _check_header(names: Any) -> None:

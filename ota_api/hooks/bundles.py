@@ -1,7 +1,7 @@
 """Which assets of a GitHub release make a release of ours.
 
 1. `X.manifest.json` announces one; `X.sig` (base64 of its Ed25519 signature) and one binary go with
-   it: `X.zip`, `X.bin` or `X.tflite`.
+   it: `X.zip`, `X.bin`, `X.tflite`, `X.swu` or `X.raucb`.
 2. X is `<name>-<version>` of the manifest.
 3. All that a GitHub release announces is published, or nothing.
 """
@@ -14,7 +14,7 @@ from zenthos_core.errors import ZenthosError
 from zenthos_core.manifest import Manifest
 
 MANIFEST_SUFFIX: Final = ".manifest.json"
-BINARY_SUFFIXES: Final = (".zip", ".bin", ".tflite")
+BINARY_SUFFIXES: Final = (".zip", ".bin", ".tflite", ".swu", ".raucb")
 MAX_BUNDLES: Final = 20
 
 

@@ -34,6 +34,9 @@ class Submission:
     signed: SignedManifest
     binary: BinaryIO | None
     chosen: Chosen
+    device_model: str | None = None
+    version: str | None = None
+    """What it is said to be, besides what is signed."""
 
 
 @asynccontextmanager
@@ -57,7 +60,8 @@ def _of_json(body: bytes) -> Submission:
         raise _invalid(error) from None
     binary = None if sent.binary_data is None else io.BytesIO(sent.binary_data)
     chosen = Chosen.model_validate(sent.model_dump(include=set(Chosen.model_fields)))
-    return Submission(SignedManifest(sent.manifest, sent.signature), binary, chosen)
+    signed = SignedManifest(sent.manifest, sent.signature)
+    return Submission(signed, binary, chosen, sent.device_model, sent.version)
 
 
 async def _of_form(form: FormData) -> Submission:

@@ -6,7 +6,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from ota_api.fields import Line, RequestBody
+from ota_api.fields import DeviceModel, Line, RequestBody
 
 MAX_BINARY_BYTES = 16 * 1024 * 1024
 """In JSON: flash of the largest board."""
@@ -43,6 +43,8 @@ class Publication(Chosen):
     signature: bytes = Field(
         min_length=64, max_length=64, description="Detached Ed25519 signature over them."
     )
+    device_model: DeviceModel | None = Field(None, description="One that the manifest names.")
+    version: Line | None = Field(None, description="As the manifest has it.")
     binary_data: bytes | None = Field(
         None, min_length=1, max_length=MAX_BINARY_BYTES, description="A reissue needs none."
     )

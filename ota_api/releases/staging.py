@@ -66,6 +66,7 @@ async def stage(resources: Resources, submission: Submission, kinds: tuple[str, 
         manifest = await to_thread.run_sync(
             verify, submission.signed, trusted.keys, kinds, resources.clock()
         )
+        _check_said(manifest, submission)
         digests, suffix = await to_thread.run_sync(_look_into, manifest, submission)
     staged = Staged(submission.signed, manifest, submission.chosen, digests)
     async with resources.pool.connection() as connection:
@@ -104,6 +105,15 @@ def verify(
     if manifest.kind not in kinds:
         raise ManifestError(f"this route publishes {' and '.join(kinds)}, not {manifest.kind}")
     return manifest
+
+
+def _check_said(manifest: Manifest, submission: Submission) -> None:
+    model, version = submission.device_model, submission.version
+    if model is not None and model not in manifest.device_models:
+        told = ", ".join(manifest.device_models)
+        raise ManifestError(f"sent for {model}, but the manifest is for {told}")
+    if version is not None and version != manifest.version:
+        raise ManifestError(f"sent as {version}, but the manifest is of {manifest.version}")
 
 
 def _look_into(manifest: Manifest, submission: Submission) -> tuple[Digests | None, str]:

@@ -94,7 +94,7 @@ class Rollouts:
             )
         except errors.UniqueViolation:
             raise ConflictError(
-                f"a rollout of this release to {model} is open: end it, or change that one"
+                f"a rollout of this release to {model} is open: abort it, or wait for its end"
             ) from None
         except errors.ForeignKeyViolation:
             raise NotFoundError(f"no farm {wanted.farm_id}") from None

@@ -48,11 +48,11 @@ class SessionRepository:
     async def add_refresh(
         self, session_id: UUID, token_hash: bytes, issued: datetime, expires: datetime
     ) -> None:
-        """A token of the session, which lasts as long as its last one; what of it has expired
-        goes."""
+        """A token of the session, which lasts as long as its last one; what has expired goes once
+        it has been so for as long as one lasts: until then its reuse is known as such."""
         await self._connection.execute(
             "DELETE FROM refresh_tokens WHERE session_id = %s AND expires_at < %s",
-            (session_id, issued),
+            (session_id, issued - (expires - issued)),
         )
         await self._connection.execute(
             "INSERT INTO refresh_tokens (token_hash, session_id, issued_at, expires_at)"

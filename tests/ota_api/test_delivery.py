@@ -260,6 +260,18 @@ async def test_a_client_that_does_not_take_the_last_piece_is_cut(tmp_path: Path)
     assert (TALLY.active, admission._running) == (0, 0)
 
 
+async def test_a_client_that_goes_in_the_last_piece_has_not_finished(tmp_path: Path) -> None:
+    before = TALLY.ended.copy()
+    async with connected(one_file(tmp_path, Admission(limits()), 1)) as (client, state):
+        client.sendall(REQUEST)
+        assert await asyncio.get_running_loop().sock_recv(client, 15) == b"HTTP/1.1 200 OK"
+        client.close()
+        async with asyncio.timeout(60):
+            while state.connections or TALLY.active:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+    assert TALLY.ended - before == {ABORTED: 1}
+
+
 async def test_downloads_one_after_another_are_one_at_a_time(tmp_path: Path) -> None:
     """Of one connection, each asked for as soon as the last byte of the one before has come."""
     admission = Admission(limits(device_downloads=1))

@@ -153,6 +153,16 @@ def test_the_same_signed_anew_after_it_expired_is_told_to_be_reissued(ota: Ota) 
     assert ota.publish(again).status_code == 201
 
 
+def test_what_is_said_beside_the_manifest_must_agree_with_it(ota: Ota) -> None:
+    said = {"device_model": DEVICE_MODEL, "version": "v1.0.0"}
+    body = ota.signer.firmware()
+    for wrong in ({"device_model": "esp32-cam"}, {"version": "v1.0.1"}):
+        refused = ota.publish({**body, **said, **wrong}, path="/firmware/publish")
+        assert refused.status_code == 422
+        assert next(iter(wrong.values())) in refused.json()["detail"]
+    assert ota.publish({**body, **said}, path="/firmware/publish").status_code == 201
+
+
 def test_same_again_is_answered_with_the_same(ota: Ota) -> None:
     release = ota.signer.model()
     first, second = ota.publish(release), ota.publish(release)

@@ -224,11 +224,24 @@ def test_used_tokens_of_a_session_that_goes_on_go_when_they_expire(users: Ota) -
         token = refresh(users, token).json()["refresh_token"]
     with connect(users) as connection:
         connection.execute(
-            "UPDATE refresh_tokens SET expires_at = now() - INTERVAL '1 s'"
+            "UPDATE refresh_tokens SET expires_at = now() - INTERVAL '30 days 1 second'"
             " WHERE used_at IS NOT NULL"
         )
     assert refresh(users, token).status_code == 200
     assert users.rows("SELECT count(*) FROM refresh_tokens") == [(2,)]
+
+
+def test_rule_3_reuse_of_a_token_that_has_expired_ends_the_session_too(users: Ota) -> None:
+    first = log_in(users).json()["refresh_token"]
+    second = refresh(users, first).json()["refresh_token"]
+    with connect(users) as connection:
+        connection.execute(
+            "UPDATE refresh_tokens SET expires_at = now() - INTERVAL '1 s'"
+            " WHERE used_at IS NOT NULL"
+        )
+    third = refresh(users, second).json()["refresh_token"]
+    assert refresh(users, first).status_code == 401
+    assert refresh(users, third).status_code == 401
 
 
 def test_rule_6_refresh_tokens_and_passwords_are_stored_as_hashes(users: Ota) -> None:

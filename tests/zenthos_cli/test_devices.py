@@ -109,6 +109,16 @@ def test_a_csv_with_a_line_that_is_refused(zenthos: Zenthos, tmp_path: Path) -> 
     assert "No such file" in zenthos("register", "--csv", "none.csv").stderr
 
 
+def test_a_claim_whose_answer_was_lost_is_made_possible_anew(zenthos: Zenthos, ota: Ota) -> None:
+    options = ["--model", "esp32-s3", "--type", "soil", "--farm", "North", "--factory-secret-stdin"]
+    secret = "x" * 22
+    for _ in range(2):
+        done = zenthos("register", "soil-1", *options, input=f"{secret}\n")
+        assert done.exit_code == 0, done.output
+        answer = ota.http.post("/devices/soil-1/claim", json={"factory_secret": secret})
+        assert answer.status_code == 200, answer.text
+
+
 def test_history(zenthos: Zenthos, ota: Ota) -> None:
     register(zenthos, "soil-1")
     with psycopg.connect(ota.settings.database_url.get_secret_value()) as connection:

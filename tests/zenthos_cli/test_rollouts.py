@@ -171,6 +171,8 @@ def test_a_version_of_several_releases_is_not_guessed(zenthos: Zenthos, ota: Ota
     rollout = create(zenthos, "v1.2.0")
     shown = json.loads(zenthos("rollout", "show", rollout, "--json").stdout)
     assert shown["release_id"] == ours
+    ota.send("POST", f"/releases/{ours}/withdraw", json={"reason": "cold too"})
+    assert "release v1.2.0 is withdrawn" in zenthos("rollout", "create", "v1.2.0").stderr
 
 
 @pytest.mark.parametrize(
