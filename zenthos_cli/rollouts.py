@@ -111,7 +111,7 @@ def show(rollout: RolloutId, token: Token = None, as_json: AsJson = False) -> No
     if as_json:
         show_json({**found, "events": events})
         return
-    numbers = ("states", "failures")
+    numbers = ("states", "failures", "evaluation")
     show_fields({name: value for name, value in found.items() if name not in numbers})
     Console(highlight=False, markup=False).print("", picture(found, []))
     if found["failures"]:
@@ -219,7 +219,7 @@ def _slot(release: dict[str, Any], device_model: str | None) -> tuple[str, ...]:
 
 
 def picture(rollout: dict[str, Any], events: list[dict[str, Any]]) -> RenderableType:
-    """Phases, devices by state, and the last decision."""
+    """Phases, devices by state, why it waits, and the last decision."""
     phases = Table("phase", "devices", "", box=None)
     for number, percentage in enumerate(rollout["phases"], start=1):
         place = number - rollout["phase"] - (rollout["state"] == "finished")
@@ -233,7 +233,15 @@ def picture(rollout: dict[str, Any], events: list[dict[str, Any]]) -> Renderable
         states.add_row(state, f"{counts[state]:,}", bar)
     members = f"{rollout['members']:,} devices in this phase, {rollout['answering']:,} answer"
     last = " ".join(_event(events[0])) if events else ""
-    return Group(phases, "", members, states, "", last)
+    return Group(phases, "", members, states, "", *_waiting(rollout), last)
+
+
+def _waiting(rollout: dict[str, Any]) -> list[str]:
+    """What the last evaluation of one that runs waits for."""
+    last = rollout["evaluation"]
+    if rollout["state"] != "running" or last is None or last["action"] != "hold":
+        return []
+    return [f"waits ({cell(last['at'])}): " + "; ".join(r["text"] for r in last["reasons"])]
 
 
 def _event(event: dict[str, Any]) -> list[str]:

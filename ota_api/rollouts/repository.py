@@ -6,6 +6,7 @@ from uuid import UUID
 
 from psycopg import AsyncConnection
 from psycopg.rows import class_row, dict_row
+from psycopg.types.json import Jsonb
 
 from ota_api.rollouts.evaluation import RolloutRow, read_rollout
 from ota_api.rollouts.terms import Terms
@@ -110,6 +111,25 @@ class RolloutRepository:
         async with self.connection.cursor(row_factory=class_row(Terms)) as cursor:
             await cursor.execute(_TERMS, (release_id,))
             return await cursor.fetchone()
+
+    async def keep_evaluation(
+        self, rollout_id: UUID, at: datetime, action: str, reasons: list[dict[str, str]]
+    ) -> None:
+        """In place of the one before."""
+        await self.connection.execute(
+            "INSERT INTO rollout_evaluations (rollout_id, at, action, reasons)"
+            " VALUES (%s, %s, %s, %s) ON CONFLICT (rollout_id) DO UPDATE SET"
+            " at = excluded.at, action = excluded.action, reasons = excluded.reasons",
+            (rollout_id, at, action, Jsonb(reasons)),
+        )
+
+    async def last_evaluation(self, rollout_id: UUID) -> dict[str, Any] | None:
+        """When, what and why; None where it has not been evaluated."""
+        found = await self._rows(
+            "SELECT at, action, reasons FROM rollout_evaluations WHERE rollout_id = %(id)s",
+            {"id": rollout_id},
+        )
+        return found[0] if found else None
 
     async def failures(self, rollout_id: UUID) -> list[dict[str, Any]]:
         """How devices failed, the most frequent first."""

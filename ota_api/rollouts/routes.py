@@ -78,14 +78,15 @@ async def get_rollout(
     rollout = await rollouts.find(rollout_id)
     now = datetime.fromtimestamp(resources.clock(), UTC)
     counts, states = await evaluation.count(connection, rollout, now)
-    failures = await RolloutRepository(connection).failures(rollout_id)
+    repository = RolloutRepository(connection)
     return RolloutDetail.model_validate(
         {
             **vars(rollout),
             "members": counts.members,
             "answering": counts.answering,
             "states": states,
-            "failures": failures,
+            "failures": await repository.failures(rollout_id),
+            "evaluation": await repository.last_evaluation(rollout_id),
         }
     )
 

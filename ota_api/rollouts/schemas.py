@@ -81,6 +81,21 @@ class FailureCount(BaseModel):
     devices: int
 
 
+class DecisionReason(BaseModel):
+    """Why; `word` for machines, `text` for people."""
+
+    word: str
+    text: str
+
+
+class LastEvaluation(BaseModel):
+    """What was decided last while the rollout ran, and why."""
+
+    at: datetime
+    action: str = Field(description="hold, advance, finish or pause.")
+    reasons: list[DecisionReason]
+
+
 class RolloutDetail(Rollout):
     """With its numbers."""
 
@@ -88,6 +103,9 @@ class RolloutDetail(Rollout):
     answering: int = Field(description="Members that answer; see the policy.")
     states: dict[str, int] = Field(description="Deployments by state.")
     failures: list[FailureCount] = Field(description="The most frequent first.")
+    evaluation: LastEvaluation | None = Field(
+        description="The last one, which tells why it waits; null before the first."
+    )
 
 
 class PauseReason(RequestBody):
@@ -126,13 +144,6 @@ class Evidence(RequestBody):
     """What the lineage has seen."""
 
     quality: QualityBody | None = None
-
-
-class DecisionReason(BaseModel):
-    """Why; `word` for machines, `text` for people."""
-
-    word: str
-    text: str
 
 
 class Evaluated(BaseModel):

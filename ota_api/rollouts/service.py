@@ -190,6 +190,9 @@ class Rollouts:
             connection = self._rollouts.connection
             proven, timed_out = await evaluation.conclude(connection, rollout, self._now)
         counts, decision = await self._decide(rollout, quality)
+        if rollout.state == "running":
+            reasons = msgspec.to_builtins(decision.reasons)
+            await self._rollouts.keep_evaluation(rollout_id, self._now, decision.action, reasons)
         evaluated = Evaluation(decision, rollout, counts, proven, timed_out)
         if decision.action is policy.Action.HOLD:
             return evaluated

@@ -234,6 +234,8 @@ def test_a_phase_waits_for_devices_that_had_asked_in_the_phase_before(field: Fie
     found = field.evaluate(rollout)
     assert (found["action"], found["phase"]) == ("hold", 2)
     assert found["counts"]["answering"] == 30
+    shown = field.show(rollout)["evaluation"]
+    assert (shown["action"], shown["reasons"]) == ("hold", found["reasons"])
 
 
 def test_a_phase_without_devices_is_passed_over(field: Field) -> None:

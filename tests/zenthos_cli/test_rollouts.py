@@ -49,6 +49,16 @@ def create(zenthos: Zenthos, release: str, *options: str) -> str:
     return str(json.loads(done.stdout)["id"])
 
 
+def test_why_it_waits_is_shown(zenthos: Zenthos, ota: Ota) -> None:
+    rollout = create(zenthos, publish(ota), "--phases", "100")
+    assert json.loads(zenthos("rollout", "show", rollout, "--json").stdout)["evaluation"] is None
+    answer = ota.send("POST", f"/rollouts/{rollout}/evaluate", Role.ADMIN, json={})
+    assert answer.status_code == 200, answer.text
+    shown = zenthos("rollout", "show", rollout).stdout.splitlines()
+    [waits] = [line for line in shown if line.startswith("waits (")]
+    assert waits.endswith(answer.json()["reasons"][0]["text"])
+
+
 def test_from_creation_to_the_end(zenthos: Zenthos, ota: Ota) -> None:
     rollout = create(zenthos, publish(ota), "--phases", "10,50%,100", "--hold", "--errors", "0.2")
     shown = json.loads(zenthos("rollout", "show", rollout, "--json").stdout)

@@ -61,6 +61,14 @@ CREATE INDEX rollouts_release ON rollouts (release_id, device_model);
 CREATE UNIQUE INDEX rollouts_open ON rollouts (release_id, device_model)
   WHERE state IN ('created', 'running', 'paused');
 
+-- What was decided last while it ran, that it waits too: apart, since each evaluation writes it.
+CREATE TABLE rollout_evaluations (
+  rollout_id uuid PRIMARY KEY REFERENCES rollouts(id) ON DELETE CASCADE,
+  at timestamptz NOT NULL,
+  action text NOT NULL,
+  reasons jsonb NOT NULL
+);
+
 -- 0 to 9,999: the first 8 bytes of sha256(rollout id || device id) as a number, mod 10,000. With
 -- its first bit flipped the number fits a bigint, 2^63 less. One expression of immutable parts is
 -- inlined: convert_to is none, and ids of devices have nothing that a cast would unescape.
