@@ -12,6 +12,7 @@ import pytest
 from pydantic import SecretStr
 
 from tests.conftest import migrated_database
+from tests.ota_api.clocks import Clock
 from tests.ota_api.conftest import Ota, make_ota_settings, running_ota
 from tests.ota_api.ddi import GATEWAY, MODEL, DdiDevice, publish
 from tests.servers import PostgresServer
@@ -98,7 +99,8 @@ def test_access_rule_2_there_is_no_gateway_token_by_default(shared_ota: Ota) -> 
 
 def test_requests_count_as_the_devices(ota_settings: Settings) -> None:
     changes = {"limits_device_per_hour": 5, "ddi_gateway_token": SecretStr(GATEWAY_TOKEN)}
-    with running_ota(ota_settings.model_copy(update=changes)) as ota:
+    settings = ota_settings.model_copy(update=changes)
+    with running_ota(settings, Clock(time.time())) as ota:  # its hour does not turn
         publish(ota, BUNDLE)
         device, other = DdiDevice(ota), DdiDevice(ota, "gateway-2")
         href = device.action()["deployment"]["chunks"][0]["artifacts"][0]["_links"]
