@@ -10,10 +10,12 @@ from typing import Any
 
 import pytest
 
-from tests.ota_api.conftest import DEVICE_MODEL, Ota
+from tests.ota_api.clocks import Clock
+from tests.ota_api.conftest import DEVICE_MODEL, Ota, running_ota
 from tests.ota_api.releases import BINARY, DAY_S, bundle, esp_image
 from zenthos_core import lake
 from zenthos_core.blobs import open_store
+from zenthos_core.settings import Settings
 from zenthos_core.signing import (
     ReleaseKey,
     TrustedKeys,
@@ -84,14 +86,16 @@ def test_release_for_several_models(ota: Ota) -> None:
     assert ota.send("GET", "/models/esp32-oled/irrigation/latest").status_code == 404
 
 
-def test_latest_is_the_newest_counter_that_has_not_expired(ota: Ota) -> None:
-    soon = int(time.time()) + 3
-    ota.publish(ota.signer.model(release_counter=1))
-    ota.publish(ota.signer.model(OTHER, release_counter=2, expires=soon))
-    path = f"/models/{DEVICE_MODEL}/irrigation/latest"
-    assert ota.send("GET", path).json()["release_counter"] == 2
-    time.sleep(max(0.0, soon - time.time()) + 0.1)
-    assert ota.send("GET", path).json()["release_counter"] == 1
+def test_latest_is_the_newest_counter_that_has_not_expired(ota_settings: Settings) -> None:
+    clock = Clock(time.time())
+    with running_ota(ota_settings, clock) as ota:
+        soon = int(clock.now) + 60
+        ota.publish(ota.signer.model(release_counter=1))
+        ota.publish(ota.signer.model(OTHER, release_counter=2, expires=soon))
+        path = f"/models/{DEVICE_MODEL}/irrigation/latest"
+        assert ota.send("GET", path).json()["release_counter"] == 2
+        clock.now = soon + 0.1
+        assert ota.send("GET", path).json()["release_counter"] == 1
 
 
 def test_counter_to_sign_next(ota: Ota) -> None:
@@ -142,15 +146,18 @@ def test_a_step_that_devices_of_one_model_would_refuse(ota: Ota) -> None:
     assert ota.publish(third).status_code == 201
 
 
-def test_the_same_signed_anew_after_it_expired_is_told_to_be_reissued(ota: Ota) -> None:
-    soon = int(time.time()) + 2
-    first = ota.signer.model(expires=soon)
-    assert ota.publish(first).status_code == 201
-    time.sleep(max(0.0, soon - time.time()) + 0.1)
-    anew = ota.publish(ota.signer.model(release_counter=2))
-    assert (anew.status_code, "release reissue" in anew.json()["detail"]) == (409, True)
-    again = {**ota.signer.model(release_counter=2), "reissue": True, "binary_data": None}
-    assert ota.publish(again).status_code == 201
+def test_the_same_signed_anew_after_it_expired_is_told_to_be_reissued(
+    ota_settings: Settings,
+) -> None:
+    clock = Clock(time.time())
+    with running_ota(ota_settings, clock) as ota:
+        soon = int(clock.now) + 60
+        assert ota.publish(ota.signer.model(expires=soon)).status_code == 201
+        clock.now = soon + 0.1
+        anew = ota.publish(ota.signer.model(release_counter=2))
+        assert (anew.status_code, "release reissue" in anew.json()["detail"]) == (409, True)
+        again = {**ota.signer.model(release_counter=2), "reissue": True, "binary_data": None}
+        assert ota.publish(again).status_code == 201
 
 
 def test_what_is_said_beside_the_manifest_must_agree_with_it(ota: Ota) -> None:
