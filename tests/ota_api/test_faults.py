@@ -10,6 +10,7 @@ from pydantic import SecretStr
 
 from tests.ota_api.conftest import DEVICE_ID, running_ota
 from tests.servers import PostgresServer
+from tests.waiting import wait_until
 from zenthos_core.settings import Settings
 from zenthos_core.tokens import Role
 
@@ -54,9 +55,10 @@ def test_database_killed_under_load(
         for thread in threads:
             thread.start()
         try:
-            time.sleep(1)
+            wait_until(lambda: all(counted[200] + counted[201] for counted in statuses.values()))
             own_postgres.kill()
             time.sleep(2)
+            wait_until(lambda: any(counted[503] for counted in statuses.values()))
             own_postgres.start()
             wait_until_all_good(ota.http, {n: ota.headers(r, s) for n, r, s in _callers()})
         finally:
