@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from tempfile import TemporaryFile
-from threading import Timer
+from threading import Event, Timer
 
 from zenthos_core.errors import TrainingError
 
@@ -39,7 +39,13 @@ def run_module(
             errors="replace",
         ) as process,
     ):
-        timer = Timer(timeout_s, process.kill)
+        late = Event()
+
+        def stop() -> None:
+            late.set()
+            process.kill()
+
+        timer = Timer(timeout_s, stop)
         timer.start()
         try:
             for line in process.stdout or ():
@@ -50,10 +56,9 @@ def run_module(
             process.kill()
             raise
         finally:
-            out_of_time = not timer.is_alive()
             timer.cancel()
         chatter.seek(0)
         last.extend(chatter.read().splitlines()[-LAST_LINES:])
     if code:
-        why = f"ran out of its {timeout_s:.0f} s" if out_of_time else f"failed with code {code}"
+        why = f"ran out of its {timeout_s:.0f} s" if late.is_set() else f"failed with code {code}"
         raise TrainingError(f"{module} {why}:\n" + "\n".join(last))
