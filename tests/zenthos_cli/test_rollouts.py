@@ -5,14 +5,17 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
 from click.testing import Result
+from rich.console import RenderableType
 from typer.testing import CliRunner
 
 from tests.ota_api.conftest import DEVICE_ID, Ota, make_ota_settings, running_ota
 from zenthos_cli.main import app
+from zenthos_cli.rollouts import picture
 from zenthos_core.tokens import Role
 
 Zenthos = Callable[..., Result]
@@ -34,6 +37,19 @@ def zenthos(ota: Ota, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Zentho
     monkeypatch.setenv("ZENTHOS_OTA_URL", ota.settings.ota_url)
     monkeypatch.setenv("ZENTHOS_TOKEN", ota.token(Role.ADMIN, "ada"))
     return lambda *arguments: CliRunner().invoke(app, [*arguments])
+
+
+@pytest.fixture
+def looked(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """Set once `watch` has seen how far the rollout is."""
+    event = threading.Event()
+
+    def draw(*shown: Any) -> RenderableType:
+        event.set()
+        return picture(*shown)
+
+    monkeypatch.setattr("zenthos_cli.rollouts.picture", draw)
+    return event
 
 
 def publish(ota: Ota, version: str = "v1.1.0", counter: int = 1) -> str:
@@ -89,14 +105,16 @@ def test_list(zenthos: Zenthos, ota: Ota, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 @pytest.mark.parametrize(("state", "code"), [("finished", 0), ("paused", 3), ("aborted", 4)])
-def test_watch_until_it_ends(zenthos: Zenthos, ota: Ota, state: str, code: int) -> None:
+def test_watch_until_it_ends(
+    zenthos: Zenthos, ota: Ota, looked: threading.Event, state: str, code: int
+) -> None:
     rollout = create(zenthos, publish(ota))
     seen: list[Result] = []
     watching = threading.Thread(
         target=lambda: seen.append(zenthos("rollout", "watch", rollout, "--every", "0.1"))
     )
     watching.start()
-    time.sleep(0.5)
+    assert looked.wait(60), seen
     assert watching.is_alive(), seen[0].output
     with psycopg.connect(ota.settings.database_url.get_secret_value()) as connection:
         connection.execute("UPDATE rollouts SET state = %s", [state])
@@ -105,7 +123,7 @@ def test_watch_until_it_ends(zenthos: Zenthos, ota: Ota, state: str, code: int) 
             " VALUES (%s, %s, 1, 'failure', now(), now())",
             [rollout, DEVICE_ID],
         )
-    watching.join(timeout=20)
+    watching.join(timeout=60)
     assert seen[0].exit_code == code, seen[0].output
     assert f"sensor v1.1.0 on esp32-s3: {state}" in seen[0].stdout
     assert "failure" in seen[0].stdout
@@ -114,7 +132,7 @@ def test_watch_until_it_ends(zenthos: Zenthos, ota: Ota, state: str, code: int) 
 
 
 def test_watch_waits_for_a_server_that_is_away_for_a_while(
-    tmp_path: Path, ops_url: str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, ops_url: str, monkeypatch: pytest.MonkeyPatch, looked: threading.Event
 ) -> None:
     settings = make_ota_settings(tmp_path / "ota", ops_url)
     monkeypatch.chdir(tmp_path)
@@ -130,13 +148,13 @@ def test_watch_waits_for_a_server_that_is_away_for_a_while(
         body = {"release_id": publish(ota)}
         rollout = ota.send("POST", "/rollouts", json=body).json()["id"]
         watching.start()
-        time.sleep(0.5)
+        assert looked.wait(60), seen
     time.sleep(0.5)
     assert watching.is_alive(), seen[0].output
     with psycopg.connect(ops_url) as connection:
         connection.execute("UPDATE rollouts SET state = 'finished'")
     with running_ota(settings):
-        watching.join(timeout=20)
+        watching.join(timeout=60)
         assert seen[0].exit_code == 0, seen[0].output
 
 

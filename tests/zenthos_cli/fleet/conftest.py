@@ -37,7 +37,7 @@ class Subscriber:
         kept.SessionExpiryInterval = 3600
         self.client.connect(server.host, server.port, clean_start=False, properties=kept)
         self.client.loop_start()
-        assert self._ready.wait(10)
+        assert self._ready.wait(60)
 
     def telemetry(self) -> list[Message]:
         """In order of arrival."""
