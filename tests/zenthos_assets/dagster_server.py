@@ -52,7 +52,7 @@ def running_dagster(
         for process in running:
             process.terminate()
         for process in running:
-            process.wait(30)
+            process.wait(120)
             with suppress(ProcessLookupError):  # their code servers, should one be left
                 os.killpg(process.pid, signal.SIGKILL)
 

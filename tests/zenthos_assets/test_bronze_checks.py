@@ -5,9 +5,16 @@ from datetime import UTC, datetime, timedelta
 import dagster as dg
 import pytest
 
+from tests.waiting import HOUR_S, begin_within
 from tests.zenthos_assets.conftest import HOUR_KEY, Farmyard
 from tests.zenthos_assets.test_bronze import payloads
 from zenthos_assets.bronze.transforms import usual_rows
+
+
+@pytest.fixture(autouse=True)
+def _hour() -> None:
+    """None ends during a test."""
+    begin_within(HOUR_S)
 
 
 def checks(yard: Farmyard) -> dict[tuple[str, str], dg.AssetCheckEvaluation]:

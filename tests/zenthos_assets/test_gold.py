@@ -4,7 +4,9 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import psycopg
+import pytest
 
+from tests.waiting import DAY_S, begin_within
 from tests.zenthos_assets.conftest import Farmyard
 from tests.zenthos_assets.lake import (
     GOLD,
@@ -21,8 +23,7 @@ from zenthos_assets.gold.assets import ml_features, telemetry_daily, telemetry_h
 from zenthos_assets.gold.farm_assets import irrigation_response, telemetry_trends, weather_daily
 from zenthos_assets.gold.history_assets import telemetry_historical
 
-TODAY = datetime.now(UTC).date()
-DAY = TODAY - timedelta(days=10)
+DAY = datetime.now(UTC).date() - timedelta(days=10)
 TABLES = [
     "telemetry_hourly",
     "telemetry_daily",
@@ -32,6 +33,13 @@ TABLES = [
     "telemetry_trends",
     "telemetry_historical",
 ]
+
+
+@pytest.fixture
+def today() -> date:
+    """The day of the test, from its beginning to its end."""
+    begin_within(DAY_S)
+    return datetime.now(UTC).date()
 
 
 def rows(yard: Farmyard) -> dict[str, list[object]]:
@@ -158,8 +166,10 @@ def test_features_are_built_again_when_irrigation_becomes_known(farmyard: Farmya
 # trends
 
 
-def test_trends_of_weeks_that_are_over_and_of_those_whose_days_changed(farmyard: Farmyard) -> None:
-    monday = TODAY - timedelta(days=TODAY.weekday() + 28)
+def test_trends_of_weeks_that_are_over_and_of_those_whose_days_changed(
+    farmyard: Farmyard, today: date
+) -> None:
+    monday = today - timedelta(days=today.weekday() + 28)
     span = [monday + timedelta(days=n) for n in range(28)]
     for number, day in enumerate(span):
         put_silver(farmyard, day, hourly(day, 1, soil_moisture=20 + number / 7))
@@ -239,12 +249,14 @@ def test_readings_are_kept_as_silver_has_them(farmyard: Farmyard) -> None:
     ]
 
 
-def test_days_past_the_retention_leave_and_come_back_when_it_is_raised(farmyard: Farmyard) -> None:
+def test_days_past_the_retention_leave_and_come_back_when_it_is_raised(
+    farmyard: Farmyard, today: date
+) -> None:
     last = fill(farmyard, 3)
     span = [DAY + timedelta(days=n) for n in range(3)]
     assert build(farmyard, telemetry_historical, first=DAY, last=last).success
     assert partitions(farmyard) == span
-    keep(farmyard, (TODAY - last).days)
+    keep(farmyard, (today - last).days)
     assert build(farmyard, telemetry_historical, first=last).success
     assert partitions(farmyard) == span[2:]
     result = build(farmyard, telemetry_historical, first=DAY, last=last)
@@ -267,10 +279,12 @@ def test_days_that_were_dropped_come_back(farmyard: Farmyard) -> None:
     assert unchanged(result, telemetry_historical) == {str(DAY): False, str(last): True}
 
 
-def test_a_day_that_is_being_read_is_dropped_by_the_next_run(farmyard: Farmyard) -> None:
+def test_a_day_that_is_being_read_is_dropped_by_the_next_run(
+    farmyard: Farmyard, today: date
+) -> None:
     last = fill(farmyard, 2)
     assert build(farmyard, telemetry_historical, first=DAY, last=last).success
-    keep(farmyard, (TODAY - last).days)
+    keep(farmyard, (today - last).days)
     with psycopg.connect(farmyard.analytics_url) as reader:
         reader.execute("SELECT count(*) FROM telemetry_historical")
         assert build(farmyard, telemetry_historical, first=last).success

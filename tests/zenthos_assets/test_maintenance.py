@@ -12,6 +12,7 @@ from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from tests.conftest import ROOT
+from tests.waiting import wait_until
 from tests.zenthos_assets.conftest import HOUR_KEY, RECEIVED, Farmyard, reading
 from zenthos_assets.maintenance.backup import (
     HOT_TABLES,
@@ -226,7 +227,8 @@ def test_vacuum_removes_dead_rows_and_analyses_partitioned_tables(
     yard.execute("ALTER TABLE farms SET (autovacuum_enabled = false)")
     for _ in range(20):
         yard.execute("UPDATE farms SET owner = owner || 'x'")
-    vacuuming.execute("SELECT pg_stat_force_next_flush()")
+    counted = "SELECT n_tup_upd FROM pg_stat_user_tables WHERE relname = 'farms'"
+    wait_until(lambda: yard.execute(counted) == [(20,)])  # once each session has ended
     tables = vacuum_tables(vacuuming)
     farms = outcome(tables, "farms")
     assert (farms.outcome, farms.dead_before > 0, farms.dead_after) == ("done", True, 0)
