@@ -34,7 +34,7 @@ from zenthos_core.blobs import FolderStore
 
 PAUSE_S = 0.02
 DEADLINE_S = 120.0
-SETTLED_S = 1.0
+SETTLED_S = 3.0
 HOT = "telemetry_hot"
 COLD = "cold_messages"
 QUARANTINED = "quarantine"
