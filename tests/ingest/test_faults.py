@@ -16,8 +16,8 @@ import pytest
 from tests.ingest.conftest import DEVICES, IngestProcess, register
 from tests.ingest.devices import PublishingDevice
 from tests.ingest.messages import telemetry, topic
-from tests.ingest.test_service import wait_until
 from tests.servers import MosquittoServer, PostgresServer
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.fault
 

@@ -12,8 +12,8 @@ import pytest
 from tests.ingest.conftest import DEVICES, IngestProcess
 from tests.ingest.load import COLD, QUARANTINED, Load, Sent, assert_exact, reading
 from tests.ingest.messages import topic
-from tests.ingest.test_service import wait_until
 from tests.servers import MosquittoServer
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.fault
 

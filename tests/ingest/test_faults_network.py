@@ -15,8 +15,8 @@ from tests.conftest import migrated_database
 from tests.ingest.conftest import DEVICES, IngestProcess
 from tests.ingest.load import Load, all_types, assert_exact, publish_all, reading
 from tests.ingest.proxy import Proxy
-from tests.ingest.test_service import wait_until
 from tests.servers import MosquittoServer, PostgresServer
+from tests.waiting import wait_until
 from zenthos_core.database import Database
 
 pytestmark = pytest.mark.fault

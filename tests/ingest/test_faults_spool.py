@@ -13,8 +13,8 @@ import pytest
 
 from tests.ingest.conftest import DEVICES, IngestProcess, register
 from tests.ingest.load import Load, assert_exact, publish_all, reading
-from tests.ingest.test_service import wait_until
 from tests.servers import MosquittoServer, PostgresServer
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.fault
 

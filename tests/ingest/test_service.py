@@ -8,7 +8,6 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import ClassVar
@@ -24,17 +23,10 @@ from tests.ingest.conftest import IngestProcess
 from tests.ingest.devices import PASSWORD, PublishingDevice
 from tests.ingest.messages import BAD, DEVICE, telemetry, topic
 from tests.servers import MosquittoServer
+from tests.waiting import wait_until
 
-DEADLINE_S = 60.0
 RECEIVED_2 = r"messages_received_total{[^}]*} 2\.0"
 COUNTED = "SELECT coalesce(sum(received), 0)::int FROM ledger"
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + DEADLINE_S
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.05)
 
 
 def await_counted(database: psycopg.Connection, messages: int) -> None:

@@ -20,17 +20,10 @@ from ingest.forward.sink import Sink
 from ingest.partitions import Partitions, raw_partition
 from tests.ingest.messages import telemetry, topic
 from tests.servers import RedisServer
+from tests.waiting import wait_until
 from zenthos_core.database import connect_async
 
 DEADLINE_S = 60.0
-
-
-def eventually(true: Callable[[], object], *, within_s: float = DEADLINE_S) -> None:
-    """Wait until it is true."""
-    deadline = time.monotonic() + within_s
-    while not true():
-        assert time.monotonic() < deadline, "it never came true"
-        time.sleep(0.02)
 
 
 class Outbox:
@@ -114,7 +107,7 @@ def start(outbox: Outbox) -> Iterator[Callable[[Forwarder], None]]:
     def begin(forwarder: Forwarder) -> None:
         forwarder.start()
         started.append(forwarder)
-        eventually(lambda: outbox.cursor(forwarder.name))
+        wait_until(lambda: outbox.cursor(forwarder.name))
 
     yield begin
     for forwarder in started:

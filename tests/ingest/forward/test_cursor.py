@@ -16,8 +16,9 @@ from ingest.forward.cursor import INDEX
 from ingest.forward.forwarder import Forwarder
 from ingest.forward.redis_streams import RedisStream
 from ingest.partitions import Partitions, raw_partition
-from tests.ingest.forward.conftest import DEADLINE_S, Outbox, eventually, stream_ids
+from tests.ingest.forward.conftest import DEADLINE_S, Outbox, stream_ids
 from tests.servers import RedisServer
+from tests.waiting import wait_until
 from zenthos_assets.bronze.outbox import archive_hour
 from zenthos_core.blobs import FolderStore
 from zenthos_core.errors import ConflictError, NotFoundError
@@ -57,7 +58,7 @@ def test_a_smaller_transaction_that_commits_later_is_not_passed(
         outbox.commit(2)
         time.sleep(1)
         assert stream_ids(redis_server) == []
-    eventually(lambda: outbox.cursor("redis") == (5,))
+    wait_until(lambda: outbox.cursor("redis") == (5,))
     ids = stream_ids(redis_server)
     assert ids == outbox.in_order()
     first = outbox.query("SELECT payload FROM raw_messages ORDER BY id LIMIT 1")
@@ -73,7 +74,7 @@ def test_a_smaller_id_in_a_later_transaction_comes_later(
         with second.transaction():
             outbox.insert(second, 2)
         outbox.insert(first, 2)
-    eventually(lambda: outbox.cursor("redis") == (4,))
+    wait_until(lambda: outbox.cursor("redis") == (4,))
     by_id = [p for (p,) in outbox.query("SELECT id FROM raw_messages ORDER BY xid, id")]
     assert by_id == [3, 4, 1, 2]
     assert stream_ids(redis_server) == outbox.in_order()
@@ -86,10 +87,10 @@ def test_a_new_forwarder_begins_now_and_an_old_one_where_it_was(
     for expected in (2, 4):
         forwarder = outbox.forwarder("redis", redis_sink)
         forwarder.start()
-        eventually(lambda: outbox.cursor("redis"))
+        wait_until(lambda: outbox.cursor("redis"))
         if expected == 2:
             outbox.commit(2)
-        eventually(lambda wanted=expected: outbox.cursor("redis") == (wanted,))
+        wait_until(lambda wanted=expected: outbox.cursor("redis") == (wanted,))
         forwarder.stop()
         outbox.commit(2)
     assert stream_ids(redis_server) == outbox.in_order()[3:7]
@@ -142,7 +143,7 @@ def test_one_of_two_workers_forwards_and_the_other_takes_over(
         outbox.commit(20)
         first.wake()
         second.wake()
-    eventually(lambda: outbox.cursor("redis") == (200,))
+    wait_until(lambda: outbox.cursor("redis") == (200,))
     assert sum("has the cursor" in message for message in caplog.messages) == 1
     with outbox.connect() as connection:  # as when the first one's machine dies
         connection.execute(
@@ -152,7 +153,7 @@ def test_one_of_two_workers_forwards_and_the_other_takes_over(
         )
     first.stop()
     outbox.commit(100)
-    eventually(lambda: outbox.cursor("redis") == (300,))
+    wait_until(lambda: outbox.cursor("redis") == (300,))
     assert stream_ids(redis_server) == outbox.in_order()
 
 
@@ -175,9 +176,9 @@ def test_what_bronze_archives_during_an_outage_is_forwarded_later(
     order += outbox.in_order()
     forwarder.stop()
     start(outbox.forwarder("redis", RedisStream(redis_server.url, 10_000)))
-    eventually(lambda: outbox.cursor("redis") == (1_250,))
+    wait_until(lambda: outbox.cursor("redis") == (1_250,))
     assert stream_ids(redis_server) == order
-    eventually(lambda: backlog(outbox) == 0)
+    wait_until(lambda: backlog(outbox) == 0)
 
 
 def test_without_forwarders_bronze_sets_nothing_aside(outbox: Outbox, tmp_path: Path) -> None:
@@ -206,10 +207,10 @@ def test_bronze_between_reading_and_moving_neither_loses_nor_leaks(
     start(outbox.forwarder("redis", Interrupted(redis_server.url, 10_000)))
     outbox.commit(700)
     order = outbox.in_order()
-    eventually(lambda: outbox.cursor("redis") == (700,))
+    wait_until(lambda: outbox.cursor("redis") == (700,))
     assert archived == [700]
     assert stream_ids(redis_server) == order
-    eventually(lambda: backlog(outbox) == 0)
+    wait_until(lambda: backlog(outbox) == 0)
 
 
 def test_bronze_under_load_neither_loses_nor_doubles(
@@ -225,10 +226,10 @@ def test_bronze_under_load_neither_loses_nor_doubles(
     for _ in range(20):
         outbox.commit(100)
         archive(outbox, FolderStore(tmp_path))
-    eventually(lambda: outbox.cursor("redis") == (2_000,))
+    wait_until(lambda: outbox.cursor("redis") == (2_000,))
     ids = stream_ids(redis_server)
     assert len(ids) == len(set(ids)) == 2_000
-    eventually(lambda: backlog(outbox) == 0)
+    wait_until(lambda: backlog(outbox) == 0)
 
 
 def test_a_row_that_is_no_message_holds_nothing_up(
@@ -242,7 +243,7 @@ def test_a_row_that_is_no_message_holds_nothing_up(
     outbox.commit(1)
     outbox.commit(1, payload=b"rubbish")
     outbox.commit(1)
-    eventually(lambda: outbox.cursor("redis") == (2,))
+    wait_until(lambda: outbox.cursor("redis") == (2,))
     assert len(stream_ids(redis_server)) == 2
     assert [r.levelname for r in caplog.records if "skips row 2" in r.getMessage()] == ["ERROR"]
 
@@ -253,13 +254,13 @@ def test_a_cursor_of_another_database_stops_with_advice(
     with outbox.connect() as connection:
         connection.execute("INSERT INTO forwarders (name, xid, id) VALUES ('redis', '9999999', 1)")
     start(outbox.forwarder("redis", redis_sink))
-    eventually(lambda: "zenthos forwarders remove redis" in caplog.text)
+    wait_until(lambda: "zenthos forwarders remove redis" in caplog.text)
 
 
 def test_states_and_removal(outbox: Outbox, tmp_path: Path, redis_sink: RedisStream) -> None:
     forwarder = outbox.forwarder("redis", RedisStream(NOWHERE, 10_000))
     forwarder.start()
-    eventually(lambda: outbox.cursor("redis"))
+    wait_until(lambda: outbox.cursor("redis"))
     outbox.commit(30)
     archive(outbox, FolderStore(tmp_path))
     outbox.commit(12)

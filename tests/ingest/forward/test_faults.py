@@ -18,16 +18,10 @@ from ingest.forward.forwarder import Forwarder
 from ingest.forward.rabbitmq import RabbitMq
 from ingest.forward.redis_streams import RedisStream
 from tests.ingest.conftest import IngestProcess
-from tests.ingest.forward.conftest import (
-    Outbox,
-    delete_queues,
-    eventually,
-    queue_ids,
-    stream_ids,
-    unique,
-)
+from tests.ingest.forward.conftest import Outbox, delete_queues, queue_ids, stream_ids, unique
 from tests.ingest.test_faults import load
 from tests.servers import MosquittoServer, PostgresServer, RabbitServer, RedisServer
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.fault
 
@@ -70,7 +64,7 @@ def commits(outbox: Outbox) -> Iterator[list[int]]:
 def wait_for_commits(committed: list[int], count: int = 10) -> None:
     """Until so many more transactions have been committed: the outage does not hold them up."""
     target = len(committed) + count
-    eventually(lambda: len(committed) >= target)
+    wait_until(lambda: len(committed) >= target)
 
 
 def test_rabbitmq_away_from_the_start_and_killed_under_load(
@@ -88,12 +82,12 @@ def test_rabbitmq_away_from_the_start_and_killed_under_load(
             rabbitmq.start()
             wait_for_commits(committed)
             before = outbox.cursor("rabbitmq")
-            eventually(lambda before=before: outbox.cursor("rabbitmq") != before)
+            wait_until(lambda before=before: outbox.cursor("rabbitmq") != before)
             rabbitmq.kill()
             wait_for_commits(committed)
         rabbitmq.start()
         wait_for_commits(committed)
-    eventually(lambda: outbox.cursor("rabbitmq") == (sum(committed),))
+    wait_until(lambda: outbox.cursor("rabbitmq") == (sum(committed),))
     assert unique(queue_ids(rabbitmq.url, sum(committed))) == outbox.in_order()
     told = [r.levelname for r in caplog.records if r.name == "ingest.forward.forwarder"]
     assert told == ["INFO", *["WARNING", "INFO"] * 3]  # one of each an outage
@@ -110,11 +104,11 @@ def test_redis_away_from_the_start_and_killed_under_load(
             redis_server.start()
             wait_for_commits(committed)
             before = outbox.cursor("redis")
-            eventually(lambda before=before: outbox.cursor("redis") != before)
+            wait_until(lambda before=before: outbox.cursor("redis") != before)
             redis_server.kill()
             wait_for_commits(committed)
         redis_server.start()
-    eventually(lambda: outbox.cursor("redis") == (sum(committed),))
+    wait_until(lambda: outbox.cursor("redis") == (sum(committed),))
     assert unique(stream_ids(redis_server)) == outbox.in_order()
 
 
@@ -129,13 +123,13 @@ def test_restart_of_postgres(
     forwarder = outbox.forwarder("redis", RedisStream(redis_server.url, 100_000))
     forwarder.start()
     try:
-        eventually(lambda: outbox.cursor("redis"))
+        wait_until(lambda: outbox.cursor("redis"))
         for _ in range(3):
             outbox.commit(3_000)
             stop(own_postgres)
             own_postgres.start()
         outbox.commit(10)
-        eventually(lambda: outbox.cursor("redis") == (9_010,))
+        wait_until(lambda: outbox.cursor("redis") == (9_010,))
     finally:
         forwarder.stop()
     assert unique(stream_ids(redis_server)) == outbox.in_order()
@@ -152,7 +146,7 @@ def test_a_stop_does_not_wait_for_a_frozen_server(
     )
     start(forwarder)
     outbox.commit(1)
-    eventually(lambda: outbox.cursor(sink) == (1,))
+    wait_until(lambda: outbox.cursor(sink) == (1,))
     server.pause()
     try:
         outbox.commit(100)
@@ -193,23 +187,23 @@ def test_ingest_forwards_and_goes_on_without_the_others(
     )
     ingest.start()
     try:
-        eventually(lambda: outbox.cursor("rabbitmq") and outbox.cursor("redis"))
+        wait_until(lambda: outbox.cursor("rabbitmq") and outbox.cursor("redis"))
         with load(fleet_broker) as published:
             time.sleep(1)
             rabbitmq.kill()
             redis_server.kill()
             time.sleep(1)
-            eventually(ingest.is_ready)
+            wait_until(ingest.is_ready)
             stored = stored_count(outbox)
-            eventually(lambda: stored_count(outbox) > stored + 500)
+            wait_until(lambda: stored_count(outbox) > stored + 500)
             ingest.kill()
             redis_server.start()
             ingest.start()
         rabbitmq.start()
-        eventually(lambda: stored_count(outbox) == len(published))
+        wait_until(lambda: stored_count(outbox) == len(published))
         order = outbox.in_order()
         for name in ("rabbitmq", "redis"):
-            eventually(lambda name=name: forwarded_all(outbox, name))
+            wait_until(lambda name=name: forwarded_all(outbox, name))
         assert unique(stream_ids(redis_server)) == unique(order)
         assert unique(queue_ids(rabbitmq.url, len(published))) == unique(order)
         assert published == set(order)

@@ -9,9 +9,10 @@ import redis
 from ingest.forward.envelope import Envelope
 from ingest.forward.forwarder import Forwarder
 from ingest.forward.redis_streams import RedisStream
-from tests.ingest.forward.conftest import Outbox, eventually, stream, stream_ids
+from tests.ingest.forward.conftest import Outbox, stream, stream_ids
 from tests.ingest.messages import DEVICE, telemetry
 from tests.servers import RedisServer
+from tests.waiting import wait_until
 
 PAYLOAD = telemetry(note="köy  \u2028")
 
@@ -73,5 +74,5 @@ def test_what_is_committed_arrives_in_order(
     start(outbox.forwarder("redis", RedisStream(redis_server.url, 10_000)))
     for _ in range(5):
         outbox.commit(300)
-    eventually(lambda: outbox.cursor("redis") == (1_500,))
+    wait_until(lambda: outbox.cursor("redis") == (1_500,))
     assert stream_ids(redis_server) == outbox.in_order()
