@@ -36,7 +36,8 @@ RECOVERY_V: Final = 0.1
 _SILENT: Final = f"""d.status = 'offline' AND d.last_seen + make_interval(secs => greatest(
   {SHORTEST_SILENCE_S}, %(offline_reports)s
     * coalesce(d.report_interval_s, d.observed_interval_s, {USUAL_INTERVAL_S}))) < %(now)s"""
-_LAST_ASKED: Final = "greatest(d.checked_in_at, d.model_checked_in_at)"
+_LAST_ASKED: Final = "coalesce(d.checked_in_at, d.model_checked_in_at)"
+"""For firmware: who can keep that from a device may let it ask for models."""
 _ASKED: Final = f"""coalesce({_LAST_ASKED}, d.created_at)
   >= %(now)s - make_interval(secs => 86400 * %(update_silent_days)s::float8)"""
 _BATTERY: Final = "d.battery_voltage BETWEEN {} AND {}".format(*RANGES["battery_voltage"])

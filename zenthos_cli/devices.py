@@ -59,6 +59,8 @@ def register(
     from zenthos_cli.api import open_api
 
     if csv is not None:
+        if factory_secret:
+            raise typer.BadParameter("a CSV has factory secrets as a column")
         _register_csv(csv, token, as_json=as_json)
         return
     if not (device_id and model and type_ and farm):

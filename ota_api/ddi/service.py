@@ -81,7 +81,8 @@ class Actions:
         """Check in: what there is to do, and when to ask again."""
         told = await self._repository.told()
         action_id = await self._check_in(told.device_model)
-        self._resources.seen.note(self._device_id, self._resources.clock())
+        for model in (False, True):  # a poll asks for all that DDI can offer
+            self._resources.seen.note(self._device_id, self._resources.clock(), model=model)
         actions = await self._repository.actions()
         interval_s = self._resources.settings.ddi_poll_interval_s
         return ControllerBase(

@@ -107,7 +107,7 @@ async def _compare_secret(devices: DeviceRepository, wanted: DeviceRegistration)
     if stored == hash_secret(wanted.device_id, wanted.factory_secret):
         return None
     if stored is None:
-        return "its factory secret was used, or never set: it is good for one claim"
+        return "no factory secret is set: it was used, revoked or never there"
     return "its factory secret was not set: register it by itself"
 
 

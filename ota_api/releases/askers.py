@@ -19,12 +19,14 @@ from psycopg_pool import AsyncConnectionPool
 from ota_api.gathering import Gathered
 from ota_api.releases.entitlement import DeviceState
 from ota_api.rollouts.offers import Deployment, Offer, record_offers
+from zenthos_core.errors import BusyError
 
 Pool = AsyncConnectionPool[AsyncConnection]
 AT_ONCE: Final = 200
 """Devices in one statement."""
 RECORDING_MAX: Final = 4
 """Statements that write offers: each may wait for its rollout, which reads shall not do."""
+RECORDING_WAIT_S: Final = 5.0
 
 _READ: Final = """
 SELECT d.id, c.version, d.device_model, d.farm_id, d.tags, d.firmware_version, d.model_version,
@@ -121,9 +123,17 @@ class Together:
     async def _record_all(
         self, wanted: Sequence[tuple[datetime, Offer]]
     ) -> list[Deployment | None]:
-        async with self._recording, self._pool.connection() as connection:
-            now = max(moment for moment, _ in wanted)
-            return await record_offers(connection, now, [offer for _, offer in wanted])
+        try:
+            async with asyncio.timeout(RECORDING_WAIT_S):
+                await self._recording.acquire()
+        except TimeoutError:
+            raise BusyError("offers wait for their rollouts: ask again in a moment") from None
+        try:
+            async with self._pool.connection() as connection:
+                now = max(moment for moment, _ in wanted)
+                return await record_offers(connection, now, [offer for _, offer in wanted])
+        finally:
+            self._recording.release()
 
 
 async def _read(

@@ -19,7 +19,7 @@ from ota_api.releases.publications import Publications, Taken
 from ota_api.releases.repository import ReleaseRepository
 from zenthos_core.errors import ConflictError, ManifestError, NotFoundError
 from zenthos_core.manifest import MAX_COUNTER_STEP, Manifest, SignedManifest, verify_counter
-from zenthos_core.signing import ReleaseKey, TrustedKeys
+from zenthos_core.signing import ReleaseKey, TrustedKeys, is_trusted
 
 
 class Original(NamedTuple):
@@ -44,22 +44,20 @@ class Standing(NamedTuple):
 
     now: datetime
     keys: Sequence[ReleaseKey]
-    """That are trusted now."""
+    """That keys.json lists now."""
 
     @classmethod
     def of(cls, trusted: TrustedKeys, now: float) -> "Standing":
         """`now` in epoch seconds."""
-        keys = [key for key in trusted.keys if key.expires > now]
-        return cls(datetime.fromtimestamp(now, UTC), keys)
+        return cls(datetime.fromtimestamp(now, UTC), trusted.keys)
 
     def holds(self, taken: Taken) -> bool:
         """Whether devices would take it."""
         return (
             taken.withdrawn_at is None
             and taken.expires_at > self.now
-            and any(
-                key.key_id == taken.key_id and key.may_sign(taken.kind, taken.device_models)
-                for key in self.keys
+            and is_trusted(
+                self.keys, taken.key_id, taken.kind, taken.device_models, now=self.now.timestamp()
             )
         )
 

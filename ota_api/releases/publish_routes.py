@@ -28,6 +28,8 @@ _FORM: Final = {
         "manifest": {**_FILE, "description": "The exact signed bytes."},
         "signature": {**_FILE, "description": "64 bytes, or base64 of them."},
         "binary": {**_FILE, "description": "At most 100 MiB; a reissue needs none."},
+        "device_model": {"type": "string", "description": "One that the manifest names."},
+        "version": {"type": "string", "description": "As the manifest has it."},
         **Chosen.model_json_schema()["properties"],
     },
 }

@@ -24,7 +24,8 @@ from zenthos_core.manifest import MAX_MANIFEST_BYTES, SignedManifest
 MULTIPART: Final = "multipart/form-data"
 _SIGNATURE_BYTES: Final = 64
 _MAX_SIGNATURE_FIELD: Final = 256
-_PARTS: Final = {"manifest", "signature", "binary", *Chosen.model_fields}
+_SAID: Final = ("device_model", "version")
+_PARTS: Final = {"manifest", "signature", "binary", *_SAID, *Chosen.model_fields}
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,8 @@ async def _of_form(form: FormData) -> Submission:
     except ValidationError as error:
         raise _invalid(error) from None
     file = None if binary is None else binary.file
-    return Submission(SignedManifest(manifest, signature), file, chosen)
+    said = (part if isinstance(part := form.get(name), str) else None for name in _SAID)
+    return Submission(SignedManifest(manifest, signature), file, chosen, *said)
 
 
 async def _small(form: FormData, name: str, most: int) -> bytes:

@@ -13,6 +13,8 @@ from ota_api.pagination import Limit, Page, cut_page
 from ota_api.releases.records import ReleaseRecords
 from ota_api.releases.schemas import ReleaseDetail, ReleaseSummary, Withdrawal
 from ota_api.resources import Opened, Transaction
+from ota_api.rollouts.repository import RolloutRepository
+from ota_api.rollouts.service import Rollouts
 
 router = APIRouter(tags=["releases"])
 
@@ -62,7 +64,8 @@ async def withdraw_release(
     """Offer a release to nobody any more, and abort its rollouts."""
     now = datetime.fromtimestamp(resources.clock(), UTC)
     records = ReleaseRecords(connection)
-    return _detail(await records.withdraw(trail, now, release_id, withdrawal.reason))
+    rollouts = Rollouts(RolloutRepository(connection), trail, now, resources.release_keys)
+    return _detail(await records.withdraw(rollouts, trail, now, release_id, withdrawal.reason))
 
 
 def _detail(row: dict[str, Any]) -> ReleaseDetail:

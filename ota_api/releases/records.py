@@ -3,8 +3,8 @@
 1. A withdrawn release is offered to nobody any more, and its rollouts that are open are aborted, in
    one transaction. What devices have installed stays.
 2. Withdrawing again changes nothing: the first reason stands.
-3. The rollouts are locked before anything changes, as each evaluation does, so that neither waits
-   for the other.
+3. The release and then its rollouts are locked before anything changes, as each evaluation does, so
+   that neither waits for the other.
 """
 
 from datetime import datetime
@@ -16,7 +16,6 @@ from psycopg.rows import dict_row
 
 from ota_api.audit.schemas import Action
 from ota_api.audit.service import AuditTrail
-from ota_api.rollouts.repository import RolloutRepository
 from ota_api.rollouts.service import Rollouts
 from zenthos_core.errors import NotFoundError
 
@@ -66,10 +65,13 @@ class ReleaseRecords:
         return found[0]
 
     async def withdraw(
-        self, trail: AuditTrail, now: datetime, release_id: UUID, reason: str
+        self, rollouts: Rollouts, trail: AuditTrail, now: datetime, release_id: UUID, reason: str
     ) -> dict[str, Any]:
         """Rules 1 to 3; NotFoundError where there is no such release."""
         release = await self.find(release_id)
+        await self.connection.execute(  # first, so that no rollout of it begins meanwhile
+            "SELECT FROM releases WHERE id = %s FOR NO KEY UPDATE", (release_id,)
+        )
         await self.connection.execute(
             "SELECT FROM rollouts WHERE release_id = %s"
             " AND state IN ('created', 'running', 'paused') ORDER BY id FOR UPDATE",
@@ -82,7 +84,6 @@ class ReleaseRecords:
         )
         if not cursor.rowcount:
             return await self.find(release_id)
-        rollouts = Rollouts(RolloutRepository(self.connection), trail, now)
         aborted = await rollouts.abort_all_of(release_id, f"withdrawn: {reason}")
         await trail.record(
             Action.RELEASE_WITHDRAW,

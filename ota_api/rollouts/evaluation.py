@@ -8,7 +8,7 @@
    the phase began or was resumed.
 3. While the rollout runs, a member that has sent data since the phase began, but has not asked for
    `timeout_s`, times out as well.
-4. Who has asked for the latest of its kind (firmware or model) since the phase began and was
+4. Who has asked for the latest of its kind (firmware, or any model) since the phase began and was
    offered nothing cannot take the release: it is not waited for. ASKED_AFTER allows for those who
    ask while the phase begins.
 """

@@ -29,7 +29,7 @@ from ota_api.rollouts.repository import RolloutRepository
 from ota_api.rollouts.schemas import NewRollout
 from zenthos_core import alerts
 from zenthos_core.alerts import Alert
-from zenthos_core.errors import ConflictError, InvalidInputError, NotFoundError
+from zenthos_core.errors import ConfigurationError, ConflictError, InvalidInputError, NotFoundError
 from zenthos_core.signing import ReleaseKey
 
 OPEN: Final = ("created", "running", "paused")
@@ -61,9 +61,9 @@ class Rollouts:
         rollouts: RolloutRepository,
         trail: AuditTrail,
         now: datetime,
-        keys: Callable[[], Sequence[ReleaseKey]] = tuple,
+        keys: Callable[[], Sequence[ReleaseKey]],
     ) -> None:
-        """`keys` are those that keys.json trusts; nothing is begun or judged without."""
+        """`keys` gives those that keys.json trusts, or raises ConfigurationError."""
         self._rollouts = rollouts
         self._trail = trail
         self._now = now
@@ -191,8 +191,7 @@ class Rollouts:
             proven, timed_out = await evaluation.conclude(connection, rollout, self._now)
         counts, decision = await self._decide(rollout, quality)
         if rollout.state == "running":
-            reasons = msgspec.to_builtins(decision.reasons)
-            await self._rollouts.keep_evaluation(rollout_id, self._now, decision.action, reasons)
+            await self._keep(rollout_id, decision)
         evaluated = Evaluation(decision, rollout, counts, proven, timed_out)
         if decision.action is policy.Action.HOLD:
             return evaluated
@@ -206,6 +205,7 @@ class Rollouts:
         counts, decision = await self._decide(rollout, None)
         if decision.action is not policy.Action.PAUSE:
             return False
+        await self._keep(rollout.id, decision)
         await self._carry_out(Evaluation(decision, rollout, counts, 0, 0), None)
         return True
 
@@ -213,8 +213,12 @@ class Rollouts:
         self, rollout: RolloutRow, quality: policy.Quality | None
     ) -> tuple[policy.Counts, policy.Decision]:
         counts, _ = await evaluation.count(self._rollouts.connection, rollout, self._now)
-        plan = _plan(rollout, await self._refused(rollout))
+        plan = _plan(rollout, await self._refused(rollout, self._known_keys()))
         return counts, policy.decide(plan, counts, quality, now=self._now.timestamp())
+
+    async def _keep(self, rollout_id: UUID, decision: policy.Decision) -> None:
+        reasons = msgspec.to_builtins(decision.reasons)
+        await self._rollouts.keep_evaluation(rollout_id, self._now, decision.action, reasons)
 
     async def _check_way_back(self, rollout: RolloutRow, release_id: UUID) -> None:
         """Rule 6; locks the release before anything is changed, as who withdraws it does."""
@@ -232,10 +236,19 @@ class Rollouts:
                 " which devices have: reissue the older version first (`zenthos release reissue`)"
             )
 
-    async def _refused(self, rollout: RolloutRow) -> policy.Reason | None:
+    async def _refused(
+        self, rollout: RolloutRow, keys: Sequence[ReleaseKey] | None
+    ) -> policy.Reason | None:
         terms = await self._rollouts.terms(rollout.release_id)
         assert terms is not None, "a rollout is of a release"  # noqa: S101
-        return terms.refused(self._keys(), self._now)
+        return terms.refused(keys, self._now)
+
+    def _known_keys(self) -> Sequence[ReleaseKey] | None:
+        """A server without keys refuses devices all the same; what they report still counts."""
+        try:
+            return self._keys()
+        except ConfigurationError:
+            return None
 
     async def _carry_out(self, evaluated: Evaluation, quality: policy.Quality | None) -> None:
         rollout, decision = evaluated.rollout, evaluated.decision
@@ -270,7 +283,7 @@ class Rollouts:
                 f"rollout {rollout_id} is {before.state}: this takes one that is"
                 f" {' or '.join(allowed)}"
             )
-        if state == "running" and (refused := await self._refused(before)):
+        if state == "running" and (refused := await self._refused(before, self._keys())):
             raise ConflictError(refused.text)
         await self._rollouts.update(rollout_id, {**changes, "state": state})
         told = {"state": state} | ({"reason": reason} if reason else {})

@@ -21,21 +21,24 @@ class Terms:
     withdrawn: bool
     device_models: list[str]
 
-    def refused(self, keys: Sequence[ReleaseKey], now: datetime) -> Reason | None:
-        """Why devices are refused it at `now` by the keys that are trusted; None where they are
-        not. The same words as in an answer to a device (`ota_api.releases.entitlement`)."""
+    def refused(self, keys: Sequence[ReleaseKey] | None, now: datetime) -> Reason | None:
+        """Why devices are refused it at `now`, in the words of an answer to one
+        (`ota_api.releases.entitlement`); `keys` are those that are trusted, None where that is not
+        known: then its own is not judged."""
         if self.withdrawn:
-            return Reason("withdrawn", f"{self.version} is withdrawn: publish another")
+            text = f"{self.version} is withdrawn: publish another, or reissue it"
+            return Reason("withdrawn", text)
         if self.expires_at <= now:
             return Reason(
                 "expired",
                 f"{self.version} expired at {self.expires_at:%Y-%m-%d %H:%M} UTC, devices refuse"
                 " it: reissue it (`zenthos release reissue`) and roll that out",
             )
-        if not is_trusted(keys, self.key_id, self.kind, self.device_models, now=now.timestamp()):
+        models, moment = self.device_models, now.timestamp()
+        if keys is not None and not is_trusted(keys, self.key_id, self.kind, models, now=moment):
             return Reason(
                 "key_not_trusted",
                 f"{self.version} is signed by key {self.key_id}, which keys.json does not trust"
-                " now: sign and publish it anew with a key that it lists",
+                " now: reissue it (`zenthos release reissue`) with one that it lists",
             )
         return None

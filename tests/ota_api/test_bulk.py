@@ -106,7 +106,7 @@ def test_rule_3_another_factory_secret_is_said_not_to_be_set(ota: Ota) -> None:
     claim = {"factory_secret": "x" * 22}
     assert ota.http.post("/devices/field-1/claim", json=claim).status_code == 200
     (claimed,) = send(ota, f"{header}\n{line},{'x' * 22}\n").json()["rows"]
-    assert "was used" in claimed["detail"]
+    assert "it was used" in claimed["detail"]
     assert "register" not in claimed["detail"], "that would void the token it has got"
 
 

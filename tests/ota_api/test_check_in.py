@@ -263,6 +263,17 @@ def test_when_devices_asked_is_written_at_the_end(ota_settings: Settings) -> Non
     assert abs(at - asked_at) < 60
 
 
+def test_asking_for_one_version_is_no_check_in(ota_settings: Settings) -> None:
+    with running_ota(ota_settings) as ota:
+        ota.register()
+        ota.publish(ota.signer.model())
+        version = ask(ota).json()["version"]
+    ota.rows("UPDATE devices SET model_checked_in_at = NULL RETURNING id")
+    with running_ota(ota_settings) as ota:
+        assert ask(ota, LATEST.replace("latest", version)).status_code == 200
+    assert ota.rows("SELECT model_checked_in_at FROM devices") == [(None,)]
+
+
 async def test_a_row_that_is_being_written_is_not_waited_for(ops_url: str) -> None:
     add = "INSERT INTO farms (name) VALUES ('f');"
     devices = (

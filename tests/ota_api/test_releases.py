@@ -61,6 +61,9 @@ def swept(settings: Settings, after_s: float) -> list[str]:
 def test_a_form_with_a_file(ota: Ota) -> None:
     release = ota.signer.firmware()
     fields = {"required": "true", "rollout_percentage": "5", "release_notes": "two\nlines"}
+    wrong = send_form(ota, release, bundle(), version="v1.0.1")
+    assert (wrong.status_code, "v1.0.1" in wrong.json()["detail"]) == (422, True)
+    fields["version"] = "v1.0.0"
     answer = send_form(ota, release, bundle(), **fields)
     assert answer.status_code == 201, answer.text
     assert send_form(ota, release, bundle()).status_code == 200

@@ -195,6 +195,7 @@ def test_a_failure_halts_the_rollout_at_once_and_a_resume_does_not_count_it(fiel
     assert (event["action"], event["actor"]) == ("rollout.pause", "ota-api")
     assert event["after"]["reasons"][0]["word"] == "failures"
     assert event["after"]["evidence"]["counts"]["phase_failed"] == 1
+    assert shown["evaluation"]["reasons"] == event["after"]["reasons"]
     assert field.steer(rollout, "resume").status_code == 200
     assert field.alerts() == [("rollout_paused", True, 1)]
     assert field.evaluate(rollout)["action"] == "hold"
@@ -341,7 +342,8 @@ def test_one_rollout_of_a_release_is_open_for_a_model(field: Field) -> None:
 @pytest.mark.parametrize("word", ["expired", "key_not_trusted"])
 def test_what_devices_are_refused_pauses_and_is_not_taken_up_again(field: Field, word: str) -> None:
     devices = field.devices(4)
-    other = field.rollout(field.release("v1.1.0"), start=False)
+    first = field.release("v1.1.0")
+    other = field.rollout(first, start=False)
     release = field.release()
     rollout = field.rollout(release, phases=[50, 100], success_threshold=0.5, min_devices=1)
     for device in devices:
@@ -359,7 +361,9 @@ def test_what_devices_are_refused_pauses_and_is_not_taken_up_again(field: Field,
         assert steer.status_code == 409
         assert "v1." in steer.json()["detail"]
     field.steer(other, "abort")
-    assert field.send("POST", "/rollouts", json={"release_id": release}).status_code == 409
+    again = field.send("POST", "/rollouts", json={"release_id": first})
+    assert again.status_code == 409
+    assert "v1.1.0" in again.json()["detail"], "no rollout of it is open"
 
 
 def test_what_is_withdrawn_has_its_open_rollouts_aborted(field: Field) -> None:
@@ -376,5 +380,5 @@ async def abort_all(field: Field, release: str) -> int:
     url = field.ota.settings.database_url.get_secret_value()
     async with await AsyncConnection.connect(url) as connection:
         trail = AuditTrail(AuditRepository(connection), Actor("a test", "system"))
-        rollouts = Rollouts(RolloutRepository(connection), trail, datetime.now(UTC))
+        rollouts = Rollouts(RolloutRepository(connection), trail, datetime.now(UTC), list)
         return await rollouts.abort_all_of(UUID(release), "withdrawn")

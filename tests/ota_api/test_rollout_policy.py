@@ -1,7 +1,9 @@
 """When a rollout goes on or stops; tests bear the numbers of the policy's rules."""
 
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,6 +20,8 @@ from ota_api.rollouts.policy import (
     Reason,
     decide,
 )
+from ota_api.rollouts.terms import Terms
+from zenthos_core.signing import ReleaseKey
 
 NOW = 1_764_300_000.0
 PLAN = Plan(
@@ -63,6 +67,25 @@ def test_rule_3_what_devices_are_refused_pauses() -> None:
     why = Reason("expired", "v1.2.0 expired")
     assert judge(GOOD, plan=replace(PLAN, refused=why)) == Decision(Action.PAUSE, [why])
     assert judge(GOOD, plan=replace(PLAN, refused=why, running=False)).action is Action.HOLD
+
+
+def test_rule_3_why_devices_are_refused() -> None:
+    now = datetime.fromtimestamp(NOW, UTC)
+    key = ReleaseKey("k", "", ["firmware-bundle"], ["esp32-s3"], expires=int(NOW) + 1)
+    later, models = now + timedelta(seconds=1), ["esp32-s3"]
+    good = Terms("firmware-bundle", "sensor", "v1.2.0", 7, "k", later, False, models)
+
+    def why(terms: Terms, *keys: ReleaseKey) -> str | None:
+        refused = terms.refused(keys, now)
+        return refused and refused.word
+
+    assert why(good, key) is None
+    assert why(replace(good, withdrawn=True), key) == "withdrawn"
+    assert why(replace(good, expires_at=now), key) == "expired"
+    assert why(replace(good, device_models=["esp32-cam"]), key) == "key_not_trusted"
+    assert why(good, msgspec.structs.replace(key, expires=int(NOW))) == "key_not_trusted"
+    assert why(good) == "key_not_trusted"
+    assert good.refused(None, now) is None, "which keys are trusted is not known"
 
 
 @pytest.mark.parametrize(

@@ -113,6 +113,13 @@ def test_rule_3_update_silent_until_the_device_asks(fleet: Fleet) -> None:
     assert fleet.watch() == []
 
 
+def test_rule_3_asking_for_models_is_not_asking_for_firmware(fleet: Fleet) -> None:
+    fleet.be(checked_in_at=NOW - timedelta(days=4), model_checked_in_at=NOW)
+    assert fleet.watch() == ["update_silent"]
+    fleet.be(checked_in_at=None)  # it takes nothing else
+    assert fleet.watch() == []
+
+
 def test_rule_3_a_device_that_never_asked(fleet: Fleet) -> None:
     fleet.be(checked_in_at=None)
     assert fleet.watch() == ["update_silent"]

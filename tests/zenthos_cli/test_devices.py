@@ -149,6 +149,7 @@ def test_history(zenthos: Zenthos, ota: Ota) -> None:
     [
         (["show", "soil-9"], 1, "soil-9"),
         (["register", "soil-9"], 2, "--model"),
+        (["register", "--csv", "x", "--factory-secret-stdin"], 2, "as a column"),
         (["update", "soil-9"], 2, "--farm"),
         (["list", "--near", "1,2"], 2, "3 numbers"),
         (["list", "--model", "NO MODEL"], 1, "device_model"),

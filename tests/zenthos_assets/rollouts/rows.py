@@ -17,6 +17,8 @@ class Rows:
 
     def __init__(self, connection: psycopg.Connection) -> None:
         self.connection = connection
+        self.key_id = ""
+        """Of the key that has signed its releases."""
         self.farm = self.one("INSERT INTO farms (name) VALUES ('rollout test') RETURNING id")
         connection.execute("CREATE TABLE telemetry_rest PARTITION OF telemetry_hot DEFAULT")
 
@@ -33,11 +35,12 @@ class Rows:
         release: UUID = self.one(
             "INSERT INTO releases (kind, name, version, release_counter, sha256, size_bytes,"
             " manifest, signature, key_id, expires_at, published_by)"
-            " VALUES (%s, 'app', %s, %s, '', 1, '', '', '', now() + interval '9 d', 'ci')"
+            " VALUES (%s, 'app', %s, %s, '', 1, '', '', %s, now() + interval '9 d', 'ci')"
             " RETURNING id",
             kind,
             version,
             counter,
+            self.key_id,
         )
         self.connection.execute(
             "INSERT INTO release_targets VALUES (%s, %s, %s, 'app', %s, %s, 'key')",

@@ -16,6 +16,7 @@ from tests.zenthos_assets.rollouts.rows import VERSION, Rows
 from zenthos_assets.resources import Platform
 from zenthos_assets.rollouts.decisions import MARGIN, Cursor
 from zenthos_assets.rollouts.sensor import TICK_S, rollouts, tick
+from zenthos_core.signing import key_id, public_half
 from zenthos_core.tokens import Role
 
 
@@ -69,6 +70,7 @@ def watched(ops_url: str, tmp_path: Path) -> Iterator[Watched]:
             "SERVICE_TOKEN": ota.token(Role.OPERATOR, "svc-lineage", scopes=["read", "publish"]),
         }
         made = Watched(ota, Rows(connection), here, variables=variables)
+        made.rows.key_id = key_id(public_half(ota.signer.private_key("firmware")))
         made.tick()
         assert made.said == "0 evaluated, nothing decided"
         yield made
@@ -224,6 +226,7 @@ def test_decisions_rule_2_the_cursor_stays_small() -> None:
 
 def test_decisions_rule_3_nothing_from_before_the_first_tick(watched: Watched) -> None:
     release = watched.rows.release(VERSION)
-    watched.ota.send("POST", "/rollouts", json={"release_id": str(release)})
+    begun = watched.ota.send("POST", "/rollouts", json={"release_id": str(release)})
+    assert begun.status_code == 201, begun.text
     watched.cursor = None
     assert watched.tick() == []
