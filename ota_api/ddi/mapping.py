@@ -14,8 +14,9 @@
 6. A failure's stage is what the deployment was at; its reason is what the device says, on one line
    of at most 500 characters. SWUpdate says why beforehand: lines of its progress that begin with
    ERROR are kept, and the last of them lead the reason.
-7. A device that sends no telemetry proves what it runs by `firmware_version` in its configData,
-   and is asked for that until it names the version of the deployment that it has closed.
+7. A device that sends no telemetry proves what it runs by `firmware_version` in configData that it
+   has sent since the offer, and is asked for that until it names the version of the deployment that
+   it has closed. It proves what was given up after the closing, too.
 """
 
 import re
@@ -59,6 +60,7 @@ class Action:
     id: int
     rollout_id: UUID
     state: State
+    offered_at: datetime
     confirmed_at: datetime | None
     device_model: str
     kind: str
@@ -96,6 +98,12 @@ class Action:
         return self.state is State.REBOOTING and self.confirmed_at is not None
 
     @property
+    def provable(self) -> bool:
+        """Whether it was closed, and proof of it still counts."""
+        given_up = {State.REBOOTING, State.TIMED_OUT, State.ABORTED}
+        return self.state in given_up and self.confirmed_at is not None
+
+    @property
     def installed(self) -> bool:
         """Whether the device has closed it with success."""
         return self.state in DONE or self.unproven
@@ -123,12 +131,14 @@ class Told:
     device_model: str
     attributes: dict[str, str] | None
     sends_telemetry: bool
+    told_at: datetime | None = None
+    """When the attributes came."""
 
-    def proves(self, version: str) -> bool:
+    def proves(self, action: Action) -> bool:
         """Rule 7."""
-        return (
-            not self.sends_telemetry and (self.attributes or {}).get(VERSION_ATTRIBUTE) == version
-        )
+        since = self.told_at is not None and self.told_at >= action.offered_at
+        named = (self.attributes or {}).get(VERSION_ATTRIBUTE) == action.version
+        return since and named and not self.sends_telemetry
 
 
 def links(actions: Sequence[Action], offered: int | None, told: Told) -> dict[str, Action | None]:
@@ -138,7 +148,7 @@ def links(actions: Sequence[Action], offered: int | None, told: Told) -> dict[st
         wanted["cancelAction"] = cancelled[-1]
     elif open_ := [a for a in actions if a.id == offered and a.to_do]:
         wanted["deploymentBase"] = open_[0]
-    unproven = any(a.unproven and not told.proves(a.version) for a in actions)
+    unproven = any(a.unproven and not told.proves(a) for a in actions)
     if told.attributes is None or (unproven and not told.sends_telemetry):
         wanted["configData"] = None
     if installed := [a for a in actions if a.installed]:
@@ -159,7 +169,7 @@ def claim_of(action: Action, feedback: Feedback, logged: str | None = None) -> C
         return None if action.unproven else booted
     if status.execution == "canceled":
         return Claim(State.ABORTED, stage, reason_of(status))
-    if action.state not in OPEN:
+    if action.state not in OPEN or action.unproven:
         return None
     return Claim(_FOLLOWING.get((action.state, status.execution), action.state))
 

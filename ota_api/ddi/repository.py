@@ -12,6 +12,8 @@ from ota_api.rollouts.transitions import UNDER_WAY
 
 METADATA_KEY: Final = "ddi"
 """Of devices.metadata: what the device has told in its configData."""
+TOLD_AT_KEY: Final = "ddi_told_at"
+"""And when."""
 CANCEL_CONFIRMED: Final = "cancel-confirmed"
 CANCEL_REJECTED: Final = "cancel-rejected"
 """Stages of events: what the device said to a cancellation."""
@@ -26,8 +28,8 @@ _LAST_OFFER: Final = (
 )
 """Events count from here on: an action that was superseded may be offered again."""
 _ACTION: Final = (
-    "SELECT d.id, d.rollout_id, d.state, d.confirmed_at, t.device_model, r.kind, r.name,"
-    " r.version, r.sha256, r.sha1, r.md5, r.size_bytes, r.required, t.object_key,"
+    "SELECT d.id, d.rollout_id, d.state, d.offered_at, d.confirmed_at, t.device_model, r.kind,"
+    " r.name, r.version, r.sha256, r.sha1, r.md5, r.size_bytes, r.required, t.object_key,"
     " coalesce(e.begun, false) AS begun, coalesce(e.answered, false) AS cancel_answered,"
     " coalesce(e.rejected, false) AS cancel_rejected"
     " FROM deployments d JOIN rollouts o ON o.id = d.rollout_id"
@@ -87,8 +89,9 @@ class DdiRepository:
     async def prove(self, action_id: int, at: datetime) -> None:
         """A success, where the device had closed the action; see ota_api.rollouts.evaluation."""
         await self._connection.execute(
-            "WITH proven AS (UPDATE deployments SET state = 'success', changed_at = %(at)s"
-            " WHERE id = %(id)s AND state = 'rebooting' AND confirmed_at IS NOT NULL RETURNING id)"
+            "WITH proven AS (UPDATE deployments SET state = 'success', stage = NULL, reason = NULL,"
+            " changed_at = %(at)s WHERE id = %(id)s AND confirmed_at IS NOT NULL"
+            " AND state IN ('rebooting', 'timed_out', 'aborted') RETURNING id)"
             " INSERT INTO deployment_events (deployment_id, at, state, detail)"
             " SELECT id, %(at)s, 'success', %(detail)s FROM proven",
             {"id": action_id, "at": at, "detail": Jsonb({"proven_by": "configData"})},
@@ -97,20 +100,26 @@ class DdiRepository:
     async def told(self, *, lock: bool = False) -> Told:
         """What the device has told of itself."""
         cursor = await self._connection.execute(
-            "SELECT device_model, metadata -> %s, last_reading IS NOT NULL FROM devices"
+            "SELECT device_model, metadata -> %s, last_reading IS NOT NULL,"
+            " (metadata ->> %s)::timestamptz FROM devices"
             " WHERE id = %s" + (" FOR NO KEY UPDATE" if lock else ""),
-            (METADATA_KEY, self._device_id),
+            (METADATA_KEY, TOLD_AT_KEY, self._device_id),
         )
         row = await cursor.fetchone()
         assert row is not None, "devices are never deleted"  # noqa: S101
         return Told(*row)
 
-    async def keep(self, attributes: dict[str, str], firmware_version: str | None) -> None:
+    async def keep(
+        self, attributes: dict[str, str], firmware_version: str | None, at: datetime
+    ) -> None:
         """Store attributes, and the version where there is one to take over."""
         await self._connection.execute(
             "UPDATE devices SET metadata = metadata || %s,"
             " firmware_version = coalesce(%s, firmware_version) WHERE id = %s",
-            (Jsonb({METADATA_KEY: attributes}), firmware_version, self._device_id),
+            (
+                Jsonb({METADATA_KEY: attributes, TOLD_AT_KEY: at.isoformat()}),
+                *(firmware_version, self._device_id),
+            ),
         )
 
     async def _select(self, query: str, **parameters: Any) -> list[Action]:

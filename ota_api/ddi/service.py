@@ -197,16 +197,16 @@ class Actions:
             raise InvalidInputError(
                 f"a device has at most {MAX_ATTRIBUTES} attributes: remove some"
             )
-        told = replace(known, attributes=attributes)
+        told = replace(known, attributes=attributes, told_at=self._now)
         version = attributes.get(VERSION_ATTRIBUTE, "")
         takes = FIRMWARE_VERSION.fullmatch(version) and not told.sends_telemetry
-        await self._repository.keep(attributes, version if takes else None)
+        await self._repository.keep(attributes, version if takes else None, self._now)
         await self._prove(told)
 
     async def _prove(self, told: Told) -> None:
         """By the device's own word, where there is no telemetry to prove it."""
         for action in await self._repository.actions():
-            if action.unproven and told.proves(action.version):
+            if action.provable and told.proves(action):
                 await self._repository.prove(action.id, self._now)
 
     async def _report(

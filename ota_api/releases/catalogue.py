@@ -19,7 +19,7 @@ from psycopg_pool import AsyncConnectionPool
 
 from ota_api.releases.entitlement import Candidate, Rollout, Shelf
 from ota_api.releases.metadata import encode_metadata
-from ota_api.releases.repository import RELEASE_COLUMNS, Release, Slot
+from ota_api.releases.repository import FIRMWARE_KINDS, MODEL_KINDS, RELEASE_COLUMNS, Release, Slot
 from zenthos_core.manifest import Manifest
 
 _VERSION: Final = "SELECT version FROM catalogue"
@@ -29,7 +29,7 @@ _RELEASES: Final = (
 )
 _ROLLOUTS: Final = (
     "SELECT id, release_id, device_model, farm_id, tag, phases, control_percentage, state, phase,"
-    " paused_reason FROM rollouts ORDER BY created_at DESC, id"
+    " paused_reason, rollback_of FROM rollouts ORDER BY created_at DESC, id"
 )
 
 
@@ -44,7 +44,10 @@ class Catalogue:
         self._shelves: dict[Slot, Shelf] = {}
 
     def shelf(self, slot: Slot) -> Shelf:
-        """The releases of a slot; slots without any are not kept, for anyone may name them."""
+        """The releases of a slot, of firmware those of both kinds; slots without any are not kept,
+        for anyone may name them."""
+        if slot.kinds != MODEL_KINDS:
+            slot = Slot(slot.device_model, FIRMWARE_KINDS)
         shelf = self._shelves.get(slot)
         if shelf is None:
             shelf = Shelf([c for c in self._by_model.get(slot.device_model, ()) if _in(c, slot)])
@@ -115,6 +118,7 @@ def _rollout(row: dict[str, Any]) -> Rollout:
         farm_id=row["farm_id"],
         tag=row["tag"],
         paused_reason=row["paused_reason"],
+        rollback_of=row["rollback_of"],
     )
 
 

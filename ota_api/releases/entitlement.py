@@ -14,7 +14,10 @@ is the one. Where none does, the newest one's first failing rule is the reason.
    b. a device that failed in the rollout, or timed out at it, is not offered it again by it;
    c. a device that has it, or has begun to, goes on, also while the rollout is paused;
    d. paused offers it to nobody else;
-   e. running and finished offer it to members (`ota_api.rollouts.membership`).
+   e. running and finished offer it to members (`ota_api.rollouts.membership`); a rollback also to
+      whom the rollout that it takes back had offered its release, wherever they are now.
+   The newest rollout that offers it counts; one that has stopped (a: aborted, b, d) for a member
+   leaves it to no older one.
 
 A device that asks for one version gets it by the same rules, and the version that it runs in any
 case. Users, who install nothing, get the newest by rules 1 and 2.
@@ -61,6 +64,7 @@ class Rollout(msgspec.Struct, frozen=True):
     farm_id: UUID | None = None
     tag: str | None = None
     paused_reason: str | None = None
+    rollback_of: UUID | None = None
 
 
 class Candidate(msgspec.Struct, frozen=True):
@@ -121,6 +125,7 @@ Deployments = Mapping[UUID, Deployment]
 """Of the device, by rollout."""
 
 NOTHING_PUBLISHED: Final = "nothing_published"
+_STOPPED: Final = {"rollout_aborted", "rollout_paused", "failed_before"}
 TEXTS: Final = 3
 """Releases passed over that a refusal explains."""
 
@@ -137,7 +142,7 @@ def decide_latest(  # noqa: PLR0917 - the evidence, each piece of another source
     running = device.running(slot)
     floor = _floor(shelf, running, deployments)
     passed_over: list[Denied] = []
-    for candidate in shelf.newest_first:
+    for candidate in _of_kinds(shelf.newest_first, slot):
         judged = _judge(candidate, device, running, floor, deployments, keys, now)
         if isinstance(judged, Entitled):
             return judged
@@ -160,7 +165,7 @@ def decide_version(  # noqa: PLR0917 - as above
     now: float,
 ) -> Entitled | Denied:
     """One version, for a device that downloads it or must explain what it runs."""
-    named = shelf.by_version.get(version, ())
+    named = _of_kinds(shelf.by_version.get(version, ()), slot)
     if not named:
         return Denied(NOTHING_PUBLISHED, f"no {version} is published for {slot.describe()}")
     running = device.running(slot)
@@ -175,15 +180,20 @@ def decide_version(  # noqa: PLR0917 - as above
 def decide_for_user(shelf: Shelf, slot: Slot, version: str | None, now: float) -> Entitled | Denied:
     """Rules 1 and 2 for the newest (None); any version by its name."""
     if version is not None:
-        named = shelf.by_version.get(version, ())
+        named = _of_kinds(shelf.by_version.get(version, ()), slot)
         if named:
             return Entitled(named[0])
         return Denied(NOTHING_PUBLISHED, f"no {version} is published for {slot.describe()}")
-    for candidate in shelf.newest_first:
+    for candidate in _of_kinds(shelf.newest_first, slot):
         if not candidate.withdrawn and candidate.release.expires_at.timestamp() > now:
             return Entitled(candidate)
     text = f"no release for {slot.describe()} that has not expired: publish one"
     return Denied(NOTHING_PUBLISHED, text)
+
+
+def _of_kinds(candidates: Sequence[Candidate], slot: Slot) -> list[Candidate]:
+    """A shelf has firmware of both kinds: they have one counter, and replace each other."""
+    return [candidate for candidate in candidates if candidate.release.kind in slot.kinds]
 
 
 def _floor(shelf: Shelf, running: str | None, deployments: Deployments) -> int:
@@ -252,20 +262,24 @@ def _find_rollout(
 ) -> Entitled | Denied:
     """Rule 6: the rollout that offers it, or why the newest one does not."""
     refusal: Denied | None = None
+    version = candidate.release.version
     for rollout in candidate.rollouts:
         deployment = deployments.get(rollout.id)
-        refused = _ask_rollout(candidate.release.version, rollout, device, deployment)
+        refused = _ask_rollout(version, rollout, device, deployments)
         if refused is None:
             return Entitled(candidate, rollout, deployment)
+        outsider = _check_membership(version, rollout, device, deployments)
+        if refused.reason in _STOPPED and outsider is None:
+            return refused
         refusal = refusal or refused
-    version = candidate.release.version
     return refusal or Denied("no_rollout", f"{version} is in no rollout: create one")
 
 
 def _ask_rollout(
-    version: str, rollout: Rollout, device: DeviceState, deployment: Deployment | None
+    version: str, rollout: Rollout, device: DeviceState, deployments: Deployments
 ) -> Denied | None:
     """Rules 6a to 6e; None where it offers the release."""
+    deployment = deployments.get(rollout.id)
     of = f"of rollout {rollout.id}"
     if rollout.state == "created":
         return Denied("rollout_not_started", f"{version} waits for the start {of}")
@@ -281,11 +295,15 @@ def _ask_rollout(
     if rollout.state == "paused":
         why = rollout.paused_reason or "no reason given"
         return Denied("rollout_paused", f"{version}: the rollout {rollout.id} is paused ({why})")
-    return _check_membership(version, rollout, device)
+    return _check_membership(version, rollout, device, deployments)
 
 
-def _check_membership(version: str, rollout: Rollout, device: DeviceState) -> Denied | None:
+def _check_membership(
+    version: str, rollout: Rollout, device: DeviceState, deployments: Deployments
+) -> Denied | None:
     """Rule 6e."""
+    if rollout.rollback_of in deployments:
+        return None
     if rollout.farm_id is not None and rollout.farm_id != device.farm_id:
         return Denied("other_farm", f"{version} is for another farm by rollout {rollout.id}")
     if rollout.tag is not None and rollout.tag not in device.tags:

@@ -73,8 +73,7 @@ class ReleaseRecords:
             "SELECT FROM releases WHERE id = %s FOR NO KEY UPDATE", (release_id,)
         )
         await self.connection.execute(
-            "SELECT FROM rollouts WHERE release_id = %s"
-            " AND state IN ('created', 'running', 'paused') ORDER BY id FOR UPDATE",
+            "SELECT FROM rollouts WHERE release_id = %s ORDER BY id FOR UPDATE",
             (release_id,),
         )
         cursor = await self.connection.execute(

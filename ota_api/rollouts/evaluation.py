@@ -8,7 +8,9 @@
    the phase began or was resumed.
 3. While the rollout runs, a member that has sent data since the phase began, but has not asked for
    `timeout_s`, times out as well.
-4. Who has asked for the latest of its kind (firmware, or any model) since the phase began and was
+4. A device that has left the rollout's farm or tag before it began is no failure: its deployment
+   ends (LEFT), until it is back. A rollback stays for all that it takes back.
+5. Who has asked for the latest of its kind (firmware, or any model) since the phase began and was
    offered nothing cannot take the release: it is not waited for. ASKED_AFTER allows for those who
    ask while the phase begins.
 """
@@ -23,15 +25,19 @@ from psycopg.rows import class_row
 
 from ota_api.rollouts.membership import BUCKETS
 from ota_api.rollouts.policy import Counts
-from ota_api.rollouts.transitions import NEVER_ASKED, NOT_BEGUN
+from ota_api.rollouts.transitions import LEFT, NEVER_ASKED, NOT_BEGUN
 
 PROOF_READINGS: Final = 3
 ASKED_AFTER: Final = timedelta(seconds=10)
 
-_MATCHES: Final = (
-    "v.device_model = %(device_model)s AND v.decommissioned_at IS NULL"
-    " AND (%(farm_id)s::uuid IS NULL OR v.farm_id = %(farm_id)s)"
+_IS_FOR: Final = (
+    "((%(farm_id)s::uuid IS NULL OR v.farm_id = %(farm_id)s)"
     " AND (%(tag)s::text IS NULL OR v.tags @> ARRAY[%(tag)s::text])"
+    " OR %(rollback_of)s::uuid IS NOT NULL AND EXISTS (SELECT FROM deployments b"
+    " WHERE b.rollout_id = %(rollback_of)s AND b.device_id = v.id))"
+)
+_MATCHES: Final = (
+    f"v.device_model = %(device_model)s AND v.decommissioned_at IS NULL AND {_IS_FOR}"
     " AND (%(end)s >= 10000 OR rollout_bucket(%(id)s, v.id) < %(end)s)"
 )
 
@@ -58,6 +64,19 @@ WITH ready AS (
   FROM ready WHERE d.id = ready.id RETURNING d.id
 )
 INSERT INTO deployment_events (deployment_id, at, state) SELECT id, %(now)s, 'success' FROM proven
+"""
+
+_LEAVE: Final = f"""
+WITH gone AS (
+  SELECT d.id FROM deployments d JOIN devices v ON v.id = d.device_id
+  WHERE d.rollout_id = %(id)s AND d.state = 'pending' AND {_IS_FOR} IS NOT TRUE
+  FOR UPDATE OF d SKIP LOCKED
+), ended AS (
+  UPDATE deployments d SET state = 'aborted', reason = '{LEFT}', changed_at = %(now)s
+  FROM gone WHERE d.id = gone.id RETURNING d.id
+)
+INSERT INTO deployment_events (deployment_id, at, state, reason)
+  SELECT id, %(now)s, 'aborted', '{LEFT}' FROM ended
 """
 
 _TIME_OUT: Final = f"""
@@ -157,6 +176,8 @@ async def conclude(
     column = "model_version" if rollout.kind == "model" else "firmware_version"
     prove = _PROVE.format(column=column, readings=PROOF_READINGS)
     proven = await connection.execute(prove.encode(), values)
+    if rollout.farm_id or rollout.tag:
+        await connection.execute(_LEAVE.encode(), values)
     late = (await connection.execute(_TIME_OUT.encode(), values)).rowcount
     if rollout.state == "running" and values["phase_started_at"] < values["deadline"]:
         late += (await connection.execute(_NEVER_ASKED.encode(), values)).rowcount
@@ -217,6 +238,7 @@ def _values(rollout: RolloutRow, now: datetime) -> dict[str, Any]:
         "device_model": rollout.device_model,
         "farm_id": rollout.farm_id,
         "tag": rollout.tag,
+        "rollback_of": rollout.rollback_of,
         "state": rollout.state,
         "end": rollout.bucket_end(rollout.percentage),
         "phase": rollout.phase,

@@ -2,11 +2,14 @@
 
 1. There is one deployment for a rollout and device, however often and by however many at once it
    is offered.
-2. A device that reports to run the version has it installed already.
+2. A device that reports to run the version has it installed already; not so where it has confirmed
+   the boot of an older release in the slot that nothing has proven: what it reports may be of
+   before that.
 3. A newer offer ends the open deployments of older releases in the slot: they are superseded. One
    that was superseded is taken up again when its release is the newest once more; so is one that
    timed out before the device began, when the device returns.
-4. A rollout that was stopped in this moment offers nothing, nor is anything offered to a device
+4. A rollout that was stopped in this moment offers nothing, nor does one whose release was
+   withdrawn, nor is anything offered to a device
    that was decommissioned: their rows are read again, under locks that wait for whoever does that.
 5. Rollouts and devices are locked before deployments, as elsewhere.
 """
@@ -28,13 +31,24 @@ WITH rollout AS (
 ), device AS (
   SELECT id FROM devices WHERE id = ANY(%(device_ids)s) AND decommissioned_at IS NULL
   ORDER BY id FOR KEY SHARE
+), older AS (
+  SELECT newer_id, device_id, older_id
+  FROM unnest(%(newer_ids)s::uuid[], %(owners)s::text[], %(older_ids)s::uuid[])
+    AS o (newer_id, device_id, older_id)
+), doubtful AS (
+  SELECT DISTINCT o.newer_id, o.device_id FROM older o
+  JOIN deployments d ON d.device_id = o.device_id AND d.rollout_id = o.older_id
+  WHERE d.confirmed_at IS NOT NULL AND d.state IN ('rebooting', 'timed_out', 'aborted')
 ), offered AS (
   INSERT INTO deployments AS d
     (rollout_id, device_id, phase, state, previous_version, offered_at, changed_at)
-  SELECT r.id, o.device_id, r.phase, o.state, o.running, %(now)s, %(now)s
+  SELECT r.id, o.device_id, r.phase,
+    CASE WHEN doubtful.device_id IS NULL THEN o.state ELSE 'pending' END,
+    o.running, %(now)s, %(now)s
   FROM unnest(%(rollout_ids)s::uuid[], %(device_ids)s::text[], %(states)s::text[],
     %(running)s::text[]) AS o (rollout_id, device_id, state, running)
   JOIN rollout r ON r.id = o.rollout_id JOIN device ON device.id = o.device_id
+  LEFT JOIN doubtful ON doubtful.newer_id = r.id AND doubtful.device_id = o.device_id
   ORDER BY o.device_id, r.id
   ON CONFLICT (rollout_id, device_id) DO UPDATE SET
     state = excluded.state, phase = excluded.phase, stage = NULL, reason = NULL,
@@ -42,15 +56,14 @@ WITH rollout AS (
     offered_at = excluded.offered_at, changed_at = excluded.changed_at
     WHERE d.state IN ('aborted', 'timed_out') AND d.reason = ANY(%(untried)s)
   RETURNING id, rollout_id, device_id, state, NULL::text AS reason
-), older AS (
+), replaced AS (
   SELECT d.id FROM deployments d
-  JOIN unnest(%(newer_ids)s::uuid[], %(owners)s::text[], %(older_ids)s::uuid[])
-    AS o (newer_id, device_id, older_id) ON d.device_id = o.device_id AND d.rollout_id = o.older_id
+  JOIN older o ON d.device_id = o.device_id AND d.rollout_id = o.older_id
   JOIN rollout r ON r.id = o.newer_id JOIN device ON device.id = d.device_id
   WHERE d.state = ANY(%(open)s) ORDER BY d.id FOR UPDATE OF d
 ), superseded AS (
   UPDATE deployments d SET state = 'aborted', reason = %(superseded)s, changed_at = %(now)s
-  FROM older WHERE d.id = older.id
+  FROM replaced WHERE d.id = replaced.id
   RETURNING d.id, d.state, d.reason
 )
 INSERT INTO deployment_events (deployment_id, at, state, reason)
@@ -61,7 +74,8 @@ _FIND: Final = """
 SELECT d.device_id, d.id, d.rollout_id, d.state, d.reason
 FROM unnest(%(rollout_ids)s::uuid[], %(device_ids)s::text[]) AS o (rollout_id, device_id)
 JOIN deployments d USING (rollout_id, device_id) JOIN rollouts r ON r.id = d.rollout_id
-WHERE r.state = ANY(%(offering)s)
+JOIN releases l ON l.id = r.release_id
+WHERE r.state = ANY(%(offering)s) AND l.withdrawn_at IS NULL
 """
 OFFERING: Final = ("running", "finished")
 

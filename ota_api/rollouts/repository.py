@@ -86,10 +86,12 @@ class RolloutRepository:
 
     async def abort_deployments(
         self, reason: str, now: datetime, *, rollout_id: UUID | None = None,
-        device_id: str | None = None,
+        device_id: str | None = None, release_id: UUID | None = None,
     ) -> int:  # fmt: skip
-        """End those of a rollout or a device that are open; how many there were."""
+        """End those of a rollout, a device or a release that are open; how many there were."""
         whose = "rollout_id = %(rollout_id)s" if rollout_id else "device_id = %(device_id)s"
+        if release_id:
+            whose = "rollout_id IN (SELECT id FROM rollouts WHERE release_id = %(release_id)s)"
         query = (
             f"WITH open AS (SELECT id FROM deployments WHERE {whose}"
             " AND state IN ('pending', 'downloading', 'installing', 'rebooting')"
@@ -100,7 +102,10 @@ class RolloutRepository:
             " INSERT INTO deployment_events (deployment_id, at, state, reason)"
             " SELECT id, %(now)s, 'aborted', %(reason)s FROM ended"
         )
-        values = {"rollout_id": rollout_id, "device_id": device_id, "now": now, "reason": reason}
+        values = {
+            "rollout_id": rollout_id, "device_id": device_id, "release_id": release_id,
+            "now": now, "reason": reason,
+        }  # fmt: skip
         return (await self.connection.execute(query.encode(), values)).rowcount
 
     async def terms(self, release_id: UUID, *, lock: bool = False) -> Terms | None:

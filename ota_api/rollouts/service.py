@@ -7,7 +7,7 @@
 4. An abort ends the deployments that are open; what devices report of them later is still recorded.
 5. A pause keeps them; a resume begins the phase's clock anew, and failures count from there.
 6. The way back is another release of the same name and a higher counter (a reissue), to all who
-   match the rollout.
+   match the rollout, and all it was offered to, wherever they are now.
 7. A failure that is reported may pause its rollout at once; nothing else is decided then.
 8. Each change is in the audit log, of `rollout <id>`, with its reasons and what it was based on.
 """
@@ -145,10 +145,12 @@ class Rollouts:
         return rollout
 
     async def abort_all_of(self, release_id: UUID, reason: str) -> int:
-        """End what is open of a release that was withdrawn; how many."""
+        """End what is open of a release that was withdrawn; how many rollouts. One that is finished
+        stays so, and its deployments that are open end."""
         opened = await self._rollouts.open_of(release_id)
         for rollout_id in opened:
             await self.abort(rollout_id, reason)
+        await self._rollouts.abort_deployments("withdrawn", self._now, release_id=release_id)
         return len(opened)
 
     async def roll_back(self, rollout_id: UUID, release_id: UUID) -> RolloutRow:
@@ -222,6 +224,11 @@ class Rollouts:
 
     async def _check_way_back(self, rollout: RolloutRow, release_id: UUID) -> None:
         """Rule 6; locks the release before anything is changed, as who withdraws it does."""
+        if release_id == rollout.release_id:
+            raise InvalidInputError(
+                "the rollout is of that release: reissue the older version first"
+                " (`zenthos release reissue`)"
+            )
         back = await self._rollouts.terms(release_id, lock=True)
         there = await self._rollouts.terms(rollout.release_id)
         if back is None or there is None:

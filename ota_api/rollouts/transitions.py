@@ -42,7 +42,8 @@ OUTCOMES: Final = (*FINAL, State.ABORTED)
 SUPERSEDED: Final = "superseded"
 NEVER_ASKED: Final = "never_asked"
 NOT_BEGUN: Final = "not_begun"
-UNTRIED: Final = (SUPERSEDED, NEVER_ASKED, NOT_BEGUN)
+LEFT: Final = "left"
+UNTRIED: Final = (SUPERSEDED, NEVER_ASKED, NOT_BEGUN, LEFT)
 """Reasons of the server, which ended what the device had not tried: it may be offered again. From
 a device the same words mean nothing of the kind."""
 

@@ -1,7 +1,7 @@
 """The rules of ota_api.ddi.mapping."""
 
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -28,6 +28,7 @@ PENDING = Action(
     id=7,
     rollout_id=UUID(int=1),
     state=State.PENDING,
+    offered_at=NOW,
     confirmed_at=None,
     device_model=MODEL,
     kind="firmware-bundle",
@@ -136,6 +137,12 @@ def test_rule_5_progress_leads_forward(state: str, execution: str, following: st
     assert claim_of(at(state), said(execution)) == Claim(State(following))
 
 
+def test_rule_5_progress_after_the_closing_takes_nothing_back() -> None:
+    closed = at("rebooting", confirmed_at=NOW)
+    assert claim_of(closed, said("proceeding")) is None
+    assert claim_of(closed, said("closed", "failure")) is not None
+
+
 @pytest.mark.parametrize(
     ("state", "stage"),
     [
@@ -173,13 +180,16 @@ def test_rule_6_errors_on_the_way_are_kept() -> None:
 def test_rule_7_a_version_is_asked_for_until_it_is_told() -> None:
     closed = at("rebooting", confirmed_at=NOW)
     other = Told(MODEL, {"firmware_version": "v1.1.0"}, sends_telemetry=False)
-    assert not other.proves("v1.2.0")
+    assert not replace(other, told_at=NOW).proves(closed)
     assert "configData" in links([closed], None, other)
-    same = Told(MODEL, {"firmware_version": "v1.2.0"}, sends_telemetry=False)
-    assert same.proves("v1.2.0")
+    same = Told(MODEL, {"firmware_version": "v1.2.0"}, sends_telemetry=False, told_at=NOW)
+    assert same.proves(closed)
+    before = replace(same, told_at=NOW - timedelta(seconds=1))
+    assert not before.proves(closed), "it may have run that before the offer"
+    assert "configData" in links([closed], None, before)
     assert "configData" not in links([closed], None, same)
-    sensor = Told(MODEL, {"firmware_version": "v1.2.0"}, sends_telemetry=True)
-    assert not sensor.proves("v1.2.0")
+    sensor = replace(same, sends_telemetry=True)
+    assert not sensor.proves(closed)
     assert "configData" not in links([closed], None, sensor)
     assert "configData" in links([], None, Told(MODEL, None, sends_telemetry=True))
 

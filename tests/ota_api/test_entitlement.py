@@ -228,6 +228,40 @@ def test_rule_6b_another_rollout_may_try_again() -> None:
     assert latest(tried, deployments=(failed,)) == Entitled(tried, second, None)
 
 
+@pytest.mark.parametrize("state", ["paused", "aborted"])
+def test_rule_6_what_has_stopped_is_left_to_no_older_rollout(state: str) -> None:
+    first = rollout("first", state="finished")
+    stopped = candidate("v2.0.0", 5, rollout("second", state=state), first)
+    assert reason_of(latest(stopped)) == f"rollout_{state}"
+    elsewhere = candidate("v2.0.0", 5, rollout("second", state=state, tag="frost"), first)
+    assert latest(elsewhere) == Entitled(elsewhere, first, None)
+    waiting = candidate("v2.0.0", 5, rollout("second", state="created"), first)
+    assert latest(waiting) == Entitled(waiting, first, None)
+    failed = candidate("v2.0.0", 5, rollout("second"), first)
+    assert reason_of(latest(failed, deployments=(deployment(failed, "failure"),))) == (
+        "failed_before"
+    )
+
+
+def test_rule_6e_a_rollback_stays_for_all_that_it_takes_back() -> None:
+    bad = candidate("v2.0.0", 5, rollout("bad", tag="frost", state="aborted"))
+    back = candidate("v1.9.9", 6, rollout("back", tag="frost", rollback_of=bad.rollouts[0].id))
+    assert reason_of(latest(back, bad)) == "other_tag"
+    had = deployment(bad, "success")
+    assert latest(back, bad, deployments=(had,)) == Entitled(back, back.rollouts[0], None)
+
+
+def test_rule_4_never_back_to_another_kind() -> None:
+    image = candidate("v1.0.0", 1, kind="esp-image")
+    slot = Slot("esp32-s3", ("esp-image",))
+    shelf = Shelf([image, OLD, NEW])
+    assert reason_of(decide_latest(DEVICE, slot, shelf, {}, (KEY,), NOW)) == "older_than_running"
+    assert version_of(decide_for_user(shelf, slot, None, NOW)) == "v1.0.0"
+    assert reason_of(decide_version(DEVICE, slot, shelf, "v2.0.0", {}, (KEY,), NOW)) == (
+        "nothing_published"
+    )
+
+
 def test_rule_6b_superseded_was_not_tried() -> None:
     held = deployment(NEW, "aborted", "superseded")
     assert latest(NEW, deployments=(held,)) == Entitled(NEW, NEW.rollouts[0], held)

@@ -115,12 +115,11 @@ def model_of(rollout_id: UUID, s: Setting, devices: list[Device]) -> tuple[int, 
     proven = late = members = unasked = 0
     long_enough = s.phase_started_at < deadline
     for device in devices:
+        here = s.farm in (None, device.farm) and (s.tag is None or s.tag in device.tags)
+        if not here and device.part is not None and device.part.state == "pending":
+            device.part = Part("aborted", NOW, reason="left")
         part = device.part
-        matches = (
-            (device.model == "esp32-s3" and not device.decommissioned)
-            and s.farm in (None, device.farm)
-            and (s.tag is None or s.tag in device.tags)
-        )
+        matches = device.model == "esp32-s3" and not device.decommissioned and here
         finished = s.state == "finished"
         member = matches and is_in(
             bucket_of(rollout_id, device.id), s.percentage, s.control, finished=finished
@@ -270,7 +269,8 @@ async def compare(url: str, seeds: range) -> None:
             again = await evaluation.conclude(connection, rollout, NOW)
             assert again == (0, 0), "what was concluded is concluded once"
             events = await connection.execute("SELECT count(*) FROM deployment_events")
-            assert await events.fetchone() == (proven + late,)
+            left = sum(d.part is not None and d.part.reason == "left" for d in devices)
+            assert await events.fetchone() == (proven + late + left,)
             await connection.rollback()
 
 

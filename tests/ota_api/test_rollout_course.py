@@ -304,6 +304,7 @@ def test_the_way_back_is_a_higher_counter_of_the_same_name(field: Field) -> None
     refused = field.steer(rollout, "rollback", release_id=older)
     assert refused.status_code == 422
     assert "reissue" in refused.text
+    assert "reissue" in field.steer(rollout, "rollback", release_id=bad).json()["detail"]
     model = field.ota.publish(field.ota.signer.model(release_counter=50)).json()["id"]
     assert field.steer(rollout, "rollback", release_id=model).status_code == 422
     missing = "00000000-0000-4000-8000-000000000000"
@@ -313,6 +314,52 @@ def test_the_way_back_is_a_higher_counter_of_the_same_name(field: Field) -> None
     assert (back["rollback_of"], back["phases"], back["state"]) == (rollout, [100], "running")
     assert field.show(rollout)["state"] == "aborted"
     assert field.states(rollout) == ["success"], "what it has, it has"
+
+
+def test_a_way_back_reaches_whom_the_rollout_had_reached(field: Field) -> None:
+    one, two = field.devices(2)
+    field.execute("UPDATE devices SET tags = ARRAY['canary']")
+    rollout = field.rollout(tag="canary")
+    field.update(rollout, one)
+    field.execute("UPDATE devices SET tags = '{}'")
+    back = field.steer(rollout, "rollback", release_id=field.release("v1.1.9")).json()["id"]
+    found = field.evaluate(back)
+    assert found["counts"]["members"] == 1
+    statuses = [
+        field.ota.http.get(f"/firmware/{DEVICE_MODEL}/latest", headers=headers).status_code
+        for headers in (field.ota.headers(Role.DEVICE, device) for device in (one, two))
+    ]
+    assert statuses == [200, 403]
+
+
+def test_who_leaves_a_rollout_before_it_begins_is_no_failure_of_it(field: Field) -> None:
+    one, two = field.devices(2)
+    field.execute("UPDATE devices SET tags = ARRAY['canary']")
+    rollout = field.rollout(tag="canary", timeout_s=60)
+    for device in (one, two):
+        field.offer(rollout, device)
+    assert field.report(two, 2, "downloading").status_code == 200
+    assert field.send("PATCH", f"/devices/{one}", json={"tags": []}).status_code == 200
+    assert field.send("PATCH", f"/devices/{two}", json={"tags": []}).status_code == 200
+    assert field.evaluate(rollout)["timed_out"] == 0
+    assert field.states(rollout) == ["aborted", "downloading"]
+    assert field.send("PATCH", f"/devices/{one}", json={"tags": ["canary"]}).status_code == 200
+    headers = field.ota.headers(Role.DEVICE, one)
+    assert field.ota.http.get(f"/firmware/{DEVICE_MODEL}/latest", headers=headers).is_success
+    assert field.states(rollout) == ["pending", "downloading"]
+
+
+def test_a_withdrawal_ends_what_a_finished_rollout_has_left_open(field: Field) -> None:
+    one, two = field.devices(2)
+    release = field.release()
+    rollout = field.rollout(release, success_threshold=0.5, min_devices=1)
+    field.update(rollout, one)
+    assert field.report(two, field.offer(rollout, two), "downloading").status_code == 200
+    assert field.evaluate(rollout)["action"] == "finish"
+    answer = field.send("POST", f"/releases/{release}/withdraw", json={"reason": "cold"})
+    assert answer.status_code == 200
+    assert field.show(rollout)["state"] == "finished"
+    assert field.states(rollout) == ["success", "aborted"]
 
 
 def test_a_way_back_waits_for_who_withdraws_it_and_not_the_other_way_round(field: Field) -> None:
