@@ -31,7 +31,8 @@ from zenthos_core.broker_accounts import set_account
 from zenthos_core.errors import ConfigurationError
 from zenthos_core.tokens import Role
 
-START_TIMEOUT_S = 30.0
+START_TIMEOUT_S = 120.0
+STOP_TIMEOUT_S = 60.0
 TIMESCALEDB = Path(__file__).with_name("timescaledb")
 HOST = "127.0.0.1"
 
@@ -155,7 +156,7 @@ class ServerProcess:
             return
         self._process.send_signal(with_signal)
         try:
-            self._process.wait(START_TIMEOUT_S)
+            self._process.wait(STOP_TIMEOUT_S)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()

@@ -18,6 +18,7 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple
@@ -137,11 +138,12 @@ class Load:
 def publish_all(server: MosquittoServer, sent: Iterable[Sent]) -> list[Sent]:
     """Publish these in their order, each by its device; returns once all are acknowledged."""
     published = list(sent)
-    devices = {name: PublishingDevice(server, name) for name in {s.device_id for s in published}}
-    for message in published:
-        devices[message.device_id].publish(message.topic, message.payload)
-    for device in devices.values():
-        with device:
+    names = {message.device_id for message in published}
+    with ExitStack() as stack:  # connected first: what is published before may be overtaken
+        devices = {n: stack.enter_context(PublishingDevice(server, n)) for n in names}
+        for message in published:
+            devices[message.device_id].publish(message.topic, message.payload)
+        for device in devices.values():
             device.flush()
     return published
 

@@ -11,8 +11,10 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from ingest.spool import pack
 from tests.ingest.conftest import DEVICES, IngestProcess, register
 from tests.ingest.load import Load, assert_exact, publish_all, reading
+from tests.ingest.messages import publish
 from tests.servers import MosquittoServer, PostgresServer
 from tests.waiting import wait_until
 
@@ -229,7 +231,7 @@ def test_a_damaged_record_is_set_aside_with_what_follows_it_in_its_segment(
     for part in (readings[:200], readings[200:]):  # a segment each
         before = spooled_bytes(tmp_path)
         publish_all(fleet_broker, part)
-        size = sum(len(sent.payload) for sent in part)
+        size = sum(len(pack(publish(sent.payload, sent.topic))) for sent in part)
         wait_until(lambda least=before + size: spooled_bytes(tmp_path) >= least)
         ingest.stop()  # not killed: the broker would send again what it has no answer to
         ingest.launch()
