@@ -169,11 +169,13 @@ class Actions:
         claim = claim_of(action, feedback, await self._repository.last_logged(action_id))
         if claim is None:
             return None
+        booted = claim.state is State.SUCCESS
+        told = await self._repository.told(lock=booted)  # devices before deployments
         reported = await self._report(action, claim, errors_in(feedback.status))
         if claim.state is State.ABORTED:
             await self._answer_cancel(action, CANCEL_CONFIRMED, claim.reason or "")
-        if claim.state is State.SUCCESS:
-            await self._prove(await self._repository.told())
+        if booted:
+            await self._prove(told)
         return reported.rollout_id if reported.state == State.FAILURE else None
 
     async def cancel_feedback(self, action_id: int, feedback: Feedback) -> None:
@@ -205,7 +207,7 @@ class Actions:
 
     async def _prove(self, told: Told) -> None:
         """By the device's own word, where there is no telemetry to prove it."""
-        for action in await self._repository.actions():
+        for action in reversed(await self._repository.actions()):  # locked as elsewhere
             if action.provable and told.proves(action):
                 await self._repository.prove(action.id, self._now)
 

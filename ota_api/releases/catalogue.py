@@ -29,7 +29,7 @@ _RELEASES: Final = (
 )
 _ROLLOUTS: Final = (
     "SELECT id, release_id, device_model, farm_id, tag, phases, control_percentage, state, phase,"
-    " paused_reason, rollback_of FROM rollouts ORDER BY created_at DESC, id"
+    " paused_reason, started_at IS NOT NULL AS begun FROM rollouts ORDER BY created_at DESC, id"
 )
 
 
@@ -118,7 +118,7 @@ def _rollout(row: dict[str, Any]) -> Rollout:
         farm_id=row["farm_id"],
         tag=row["tag"],
         paused_reason=row["paused_reason"],
-        rollback_of=row["rollback_of"],
+        begun=row["begun"],
     )
 
 

@@ -14,10 +14,9 @@ is the one. Where none does, the newest one's first failing rule is the reason.
    b. a device that failed in the rollout, or timed out at it, is not offered it again by it;
    c. a device that has it, or has begun to, goes on, also while the rollout is paused;
    d. paused offers it to nobody else;
-   e. running and finished offer it to members (`ota_api.rollouts.membership`); a rollback also to
-      whom the rollout that it takes back had offered its release, wherever they are now.
-   The newest rollout that offers it counts; one that has stopped (a: aborted, b, d) for a member
-   leaves it to no older one.
+   e. running and finished offer it to members (`ota_api.rollouts.membership`).
+   The newest rollout that offers it counts. One that has begun and stopped for the device, by a, b
+   or d and whatever its phase, leaves it to no older one, but to those that have it by that.
 
 A device that asks for one version gets it by the same rules, and the version that it runs in any
 case. Users, who install nothing, get the newest by rules 1 and 2.
@@ -64,7 +63,8 @@ class Rollout(msgspec.Struct, frozen=True):
     farm_id: UUID | None = None
     tag: str | None = None
     paused_reason: str | None = None
-    rollback_of: UUID | None = None
+    begun: bool = True
+    """Whether it was ever started."""
 
 
 class Candidate(msgspec.Struct, frozen=True):
@@ -210,6 +210,15 @@ def _ended_without(deployment: Deployment) -> bool:
     return deployment.state in {*FAILED, State.ABORTED} and not deployment.untried
 
 
+def _has_begun(deployment: Deployment | None) -> bool:
+    """Rule 6c; or has it."""
+    return deployment is not None and deployment.state in {*UNDER_WAY, *DONE}
+
+
+def _has_stopped(refused: Denied, rollout: Rollout) -> bool:
+    return rollout.begun and refused.reason in _STOPPED
+
+
 def _has_it(deployment: Deployment | None) -> bool:
     return deployment is not None and deployment.state in DONE
 
@@ -263,23 +272,24 @@ def _find_rollout(
     """Rule 6: the rollout that offers it, or why the newest one does not."""
     refusal: Denied | None = None
     version = candidate.release.version
+    stopped = False
     for rollout in candidate.rollouts:
         deployment = deployments.get(rollout.id)
-        refused = _ask_rollout(version, rollout, device, deployments)
-        if refused is None:
+        refused = _ask_rollout(version, rollout, device, deployment)
+        if refused is None and (not stopped or _has_begun(deployment)):
             return Entitled(candidate, rollout, deployment)
-        outsider = _check_membership(version, rollout, device, deployments)
-        if refused.reason in _STOPPED and outsider is None:
-            return refused
+        if refused is None or stopped:
+            continue
+        if _has_stopped(refused, rollout) and _check_filter(version, rollout, device) is None:
+            refusal, stopped = refused, True
         refusal = refusal or refused
     return refusal or Denied("no_rollout", f"{version} is in no rollout: create one")
 
 
 def _ask_rollout(
-    version: str, rollout: Rollout, device: DeviceState, deployments: Deployments
+    version: str, rollout: Rollout, device: DeviceState, deployment: Deployment | None
 ) -> Denied | None:
     """Rules 6a to 6e; None where it offers the release."""
-    deployment = deployments.get(rollout.id)
     of = f"of rollout {rollout.id}"
     if rollout.state == "created":
         return Denied("rollout_not_started", f"{version} waits for the start {of}")
@@ -290,25 +300,26 @@ def _ask_rollout(
             why = deployment.reason or "no reason given"
             text = f"{version} was tried before: deployment {deployment.id} is {deployment.state}"
             return Denied("failed_before", f"{text} ({why})")
-        if deployment.state in {*UNDER_WAY, *DONE}:
+        if _has_begun(deployment):
             return None
     if rollout.state == "paused":
         why = rollout.paused_reason or "no reason given"
         return Denied("rollout_paused", f"{version}: the rollout {rollout.id} is paused ({why})")
-    return _check_membership(version, rollout, device, deployments)
+    return _check_filter(version, rollout, device) or _check_phase(version, rollout, device)
 
 
-def _check_membership(
-    version: str, rollout: Rollout, device: DeviceState, deployments: Deployments
-) -> Denied | None:
-    """Rule 6e."""
-    if rollout.rollback_of in deployments:
-        return None
+def _check_filter(version: str, rollout: Rollout, device: DeviceState) -> Denied | None:
+    """Rule 6e: farm and tag."""
     if rollout.farm_id is not None and rollout.farm_id != device.farm_id:
         return Denied("other_farm", f"{version} is for another farm by rollout {rollout.id}")
     if rollout.tag is not None and rollout.tag not in device.tags:
         text = f"{version} is for devices tagged {rollout.tag} by rollout {rollout.id}"
         return Denied("other_tag", text)
+    return None
+
+
+def _check_phase(version: str, rollout: Rollout, device: DeviceState) -> Denied | None:
+    """Rule 6e: the bucket."""
     bucket = bucket_of(rollout.id, device.device_id)
     finished = rollout.state == "finished"
     if is_in(bucket, rollout.percentage, rollout.control_percentage, finished=finished):

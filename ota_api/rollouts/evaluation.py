@@ -9,7 +9,7 @@
 3. While the rollout runs, a member that has sent data since the phase began, but has not asked for
    `timeout_s`, times out as well.
 4. A device that has left the rollout's farm or tag before it began is no failure: its deployment
-   ends (LEFT), until it is back. A rollback stays for all that it takes back.
+   ends (LEFT), until it is back.
 5. Who has asked for the latest of its kind (firmware, or any model) since the phase began and was
    offered nothing cannot take the release: it is not waited for. ASKED_AFTER allows for those who
    ask while the phase begins.
@@ -32,9 +32,7 @@ ASKED_AFTER: Final = timedelta(seconds=10)
 
 _IS_FOR: Final = (
     "((%(farm_id)s::uuid IS NULL OR v.farm_id = %(farm_id)s)"
-    " AND (%(tag)s::text IS NULL OR v.tags @> ARRAY[%(tag)s::text])"
-    " OR %(rollback_of)s::uuid IS NOT NULL AND EXISTS (SELECT FROM deployments b"
-    " WHERE b.rollout_id = %(rollback_of)s AND b.device_id = v.id))"
+    " AND (%(tag)s::text IS NULL OR v.tags @> ARRAY[%(tag)s::text]))"
 )
 _MATCHES: Final = (
     f"v.device_model = %(device_model)s AND v.decommissioned_at IS NULL AND {_IS_FOR}"
@@ -238,7 +236,6 @@ def _values(rollout: RolloutRow, now: datetime) -> dict[str, Any]:
         "device_model": rollout.device_model,
         "farm_id": rollout.farm_id,
         "tag": rollout.tag,
-        "rollback_of": rollout.rollback_of,
         "state": rollout.state,
         "end": rollout.bucket_end(rollout.percentage),
         "phase": rollout.phase,

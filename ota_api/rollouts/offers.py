@@ -2,9 +2,9 @@
 
 1. There is one deployment for a rollout and device, however often and by however many at once it
    is offered.
-2. A device that reports to run the version has it installed already; not so where it has confirmed
-   the boot of an older release in the slot that nothing has proven: what it reports may be of
-   before that.
+2. A device that reports to run the version has it installed already; not so where it has begun with
+   another version since, of an older release in the slot, that nothing has proven: what it reports
+   may be of before that.
 3. A newer offer ends the open deployments of older releases in the slot: they are superseded. One
    that was superseded is taken up again when its release is the newest once more; so is one that
    timed out before the device began, when the device returns.
@@ -22,7 +22,7 @@ from uuid import UUID
 import msgspec
 from psycopg import AsyncConnection
 
-from ota_api.rollouts.transitions import OPEN, SUPERSEDED, UNTRIED, State
+from ota_api.rollouts.transitions import DONE, OPEN, SUPERSEDED, UNDER_WAY, UNTRIED, State
 
 _OFFER: Final = """
 WITH rollout AS (
@@ -36,19 +36,27 @@ WITH rollout AS (
   FROM unnest(%(newer_ids)s::uuid[], %(owners)s::text[], %(older_ids)s::uuid[])
     AS o (newer_id, device_id, older_id)
 ), doubtful AS (
-  SELECT DISTINCT o.newer_id, o.device_id FROM older o
+  SELECT o.newer_id, o.device_id, l.version FROM older o
   JOIN deployments d ON d.device_id = o.device_id AND d.rollout_id = o.older_id
-  WHERE d.confirmed_at IS NOT NULL AND d.state IN ('rebooting', 'timed_out', 'aborted')
+  JOIN rollouts r ON r.id = d.rollout_id JOIN releases l ON l.id = r.release_id
+  WHERE (d.state = ANY(%(under_way)s) OR d.state IN ('timed_out', 'aborted') AND EXISTS (
+      SELECT FROM deployment_events e
+      WHERE e.deployment_id = d.id AND e.state = ANY(%(under_way)s)))
+    AND NOT EXISTS (
+      SELECT FROM deployments p JOIN rollouts pr ON pr.id = p.rollout_id
+      JOIN releases pl ON pl.id = pr.release_id
+      WHERE p.device_id = d.device_id AND p.state = ANY(%(done)s) AND p.changed_at > d.changed_at
+        AND (pl.kind = 'model') = (l.kind = 'model') AND (l.kind <> 'model' OR pl.name = l.name))
 ), offered AS (
   INSERT INTO deployments AS d
     (rollout_id, device_id, phase, state, previous_version, offered_at, changed_at)
   SELECT r.id, o.device_id, r.phase,
-    CASE WHEN doubtful.device_id IS NULL THEN o.state ELSE 'pending' END,
+    CASE WHEN EXISTS (SELECT FROM doubtful u WHERE u.newer_id = r.id
+      AND u.device_id = o.device_id AND u.version <> o.running) THEN 'pending' ELSE o.state END,
     o.running, %(now)s, %(now)s
   FROM unnest(%(rollout_ids)s::uuid[], %(device_ids)s::text[], %(states)s::text[],
     %(running)s::text[]) AS o (rollout_id, device_id, state, running)
   JOIN rollout r ON r.id = o.rollout_id JOIN device ON device.id = o.device_id
-  LEFT JOIN doubtful ON doubtful.newer_id = r.id AND doubtful.device_id = o.device_id
   ORDER BY o.device_id, r.id
   ON CONFLICT (rollout_id, device_id) DO UPDATE SET
     state = excluded.state, phase = excluded.phase, stage = NULL, reason = NULL,
@@ -127,6 +135,8 @@ async def record_offers(
         "untried": list(UNTRIED),
         "offering": list(OFFERING),
         "open": [state.value for state in OPEN],
+        "under_way": [state.value for state in UNDER_WAY],
+        "done": [state.value for state in DONE],
         "now": now,
     }
     await connection.execute(_OFFER, parameters)

@@ -7,7 +7,7 @@
 4. An abort ends the deployments that are open; what devices report of them later is still recorded.
 5. A pause keeps them; a resume begins the phase's clock anew, and failures count from there.
 6. The way back is another release of the same name and a higher counter (a reissue), to all who
-   match the rollout, and all it was offered to, wherever they are now.
+   match the rollout.
 7. A failure that is reported may pause its rollout at once; nothing else is decided then.
 8. Each change is in the audit log, of `rollout <id>`, with its reasons and what it was based on.
 """

@@ -16,6 +16,7 @@ from psycopg_pool import AsyncConnectionPool
 from ota_api.releases.schemas import ReleaseMetadata
 from ota_api.releases.seen import SeenDevices
 from tests.ota_api.conftest import DEVICE_ID, DEVICE_MODEL, Ota, running_ota
+from tests.ota_api.releases import bundle, esp_image
 from zenthos_core.settings import Settings
 from zenthos_core.signing import public_half, verifies
 from zenthos_core.tokens import Role
@@ -261,6 +262,17 @@ def test_when_devices_asked_is_written_at_the_end(ota_settings: Settings) -> Non
     )
     assert firmware is None, "it has asked for the model alone"
     assert abs(at - asked_at) < 60
+
+
+def test_never_back_to_firmware_of_another_kind(ota: Ota) -> None:
+    ota.register()
+    image = ota.signer.firmware(esp_image(), kind="esp-image", version="v1.0.0")
+    newest = ota.signer.firmware(bundle(b"new"), version="v2.0.0", release_counter=2)
+    for body in (image, newest):
+        assert ota.publish(body, path="/firmware/publish").status_code == 201
+    execute(ota, "UPDATE devices SET firmware_version = 'v2.0.0'")
+    answer = ask(ota, f"/firmware/{DEVICE_MODEL}/latest?kind=esp-image")
+    assert (answer.status_code, answer.json()["reason"]) == (403, "older_than_running")
 
 
 def test_asking_for_one_version_is_no_check_in(ota_settings: Settings) -> None:

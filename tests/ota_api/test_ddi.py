@@ -314,13 +314,17 @@ def test_what_was_given_up_after_the_closing_is_proven_all_the_same(
     assert "installedBase" in device.links()
 
 
-def test_the_way_back_reaches_a_device_that_has_closed_the_bad_one(ota: Ota) -> None:
+@pytest.mark.parametrize("begun", [("closed", "success"), ("proceeding",)])
+def test_the_way_back_reaches_a_device_that_has_begun_with_the_bad_one(
+    ota: Ota, begun: tuple[str, ...]
+) -> None:
     """It runs v1.1.0 by its last word, and will boot v1.2.0."""
     publish(ota, BUNDLE)
     device = DdiDevice(ota)
     device.configure(firmware_version="v1.1.0")
-    assert device.feedback(device.action()["id"], "closed", "success").status_code == 200
-    assert (device.state(), device.runs()) == ("rebooting", "v1.1.0")
+    first = device.action()["id"]
+    assert device.feedback(first, *begun).status_code == 200
+    assert device.runs() == "v1.1.0"
     older = ota.signer.firmware(
         BUNDLE + b"older", release_counter=900, device_models=[MODEL], name="gateway",
         version="v1.1.0",
@@ -331,6 +335,9 @@ def test_the_way_back_reaches_a_device_that_has_closed_the_bad_one(ota: Ota) -> 
         "POST", f"/rollouts/{rollout}/rollback", json={"release_id": back.json()["id"]}
     )
     assert answer.status_code == 201, answer.text
+    if "cancelAction" in device.links():  # it does not stop
+        device.feedback(first, "rejected", of="cancelAction")
+        device.feedback(first, "closed", "success")
     offered = device.action()
     assert offered["deployment"]["chunks"][0]["version"] == "v1.1.0"
     device.feedback(offered["id"], "closed", "success")

@@ -243,12 +243,25 @@ def test_rule_6_what_has_stopped_is_left_to_no_older_rollout(state: str) -> None
     )
 
 
-def test_rule_6e_a_rollback_stays_for_all_that_it_takes_back() -> None:
-    bad = candidate("v2.0.0", 5, rollout("bad", tag="frost", state="aborted"))
-    back = candidate("v1.9.9", 6, rollout("back", tag="frost", rollback_of=bad.rollouts[0].id))
-    assert reason_of(latest(back, bad)) == "other_tag"
-    had = deployment(bad, "success")
-    assert latest(back, bad, deployments=(had,)) == Entitled(back, back.rollouts[0], None)
+def test_rule_6c_goes_on_by_an_older_rollout_than_one_that_has_stopped() -> None:
+    first = rollout("first", state="finished")
+    both = candidate("v2.0.0", 5, rollout("second", state="paused"), first)
+    begun = Deployment(9, first.id, "downloading")
+    assert latest(both, deployments=(begun,)) == Entitled(both, first, begun)
+    waiting = Deployment(9, first.id, "pending")
+    assert reason_of(latest(both, deployments=(waiting,))) == "rollout_paused"
+
+
+def test_rule_6_what_never_began_stops_nothing() -> None:
+    first = rollout("first", state="finished")
+    both = candidate("v2.0.0", 5, rollout("second", state="aborted", begun=False), first)
+    assert latest(both) == Entitled(both, first, None)
+
+
+def test_rule_6_what_has_stopped_has_so_for_later_phases_too() -> None:
+    first = rollout("first", state="finished")
+    both = candidate("v2.0.0", 5, rollout("second", state="paused", percentage=0.0), first)
+    assert reason_of(latest(both)) == "rollout_paused"
 
 
 def test_rule_4_never_back_to_another_kind() -> None:

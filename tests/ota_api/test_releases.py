@@ -23,6 +23,7 @@ from ota_api.resources import open_resources
 from tests.ota_api.conftest import DEVICE_MODEL, Ota
 from tests.ota_api.releases import Signer, bundle, esp_image
 from tests.ota_api.test_service import environment
+from tests.waiting import wait_until
 from zenthos_core import lake
 from zenthos_core.blobs import store_of
 from zenthos_core.errors import ConfigurationError
@@ -253,6 +254,7 @@ def resign(ota: Ota, version: int, names: set[str]) -> None:
 
 
 def test_a_revoked_key_stays_revoked(ota: Ota) -> None:
+    wait_until(lambda: ota.rows("SELECT version FROM trusted_key_versions") == [(1,)])
     old = [(ota.keys / n).read_bytes() for n in ("keys.json", "keys.json.sig")]
     resign(ota, 2, {"firmware-bundle"})
     assert ota.publish(ota.signer.model()).status_code == 422

@@ -316,22 +316,6 @@ def test_the_way_back_is_a_higher_counter_of_the_same_name(field: Field) -> None
     assert field.states(rollout) == ["success"], "what it has, it has"
 
 
-def test_a_way_back_reaches_whom_the_rollout_had_reached(field: Field) -> None:
-    one, two = field.devices(2)
-    field.execute("UPDATE devices SET tags = ARRAY['canary']")
-    rollout = field.rollout(tag="canary")
-    field.update(rollout, one)
-    field.execute("UPDATE devices SET tags = '{}'")
-    back = field.steer(rollout, "rollback", release_id=field.release("v1.1.9")).json()["id"]
-    found = field.evaluate(back)
-    assert found["counts"]["members"] == 1
-    statuses = [
-        field.ota.http.get(f"/firmware/{DEVICE_MODEL}/latest", headers=headers).status_code
-        for headers in (field.ota.headers(Role.DEVICE, device) for device in (one, two))
-    ]
-    assert statuses == [200, 403]
-
-
 def test_who_leaves_a_rollout_before_it_begins_is_no_failure_of_it(field: Field) -> None:
     one, two = field.devices(2)
     field.execute("UPDATE devices SET tags = ARRAY['canary']")

@@ -49,7 +49,7 @@ def test_devices_go_on_as_what_they_have_installed(
     assert outcomes["idle"] > 0
     assert set(outcomes) == {"success", "idle"}
     told = versions(subscriber)
-    assert told[0] == "v0.1.0"
+    assert "v0.1.0" in told
     assert set(told[-4:]) == {"v0.2.0"}, "the last words too"
     again = simulate(fleet_settings, replace(OPTIONS, duration_s=8.0))
     assert set(again) == {"idle"}, "what they run is kept"
